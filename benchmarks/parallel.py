@@ -1,10 +1,10 @@
 """Several processes that train one network: `python -m benchmarks parallel`.
 
 All cores are shared by 1 process with as many threads, and by 2, 4, ... processes with fewer
-threads each. The processes add gradients in a fixed order, or by MPI's own sum. The table has the
-time of a step of the same batch, its speed relative to 1 process without shards, the time of the
-exchange alone, and what `xpnet.parallel.estimate` computes from the first row and from the
-exchange.
+threads each. The processes add gradients in a fixed order, or do so in pieces during the backward
+pass, or by MPI's own sum. The table has the time of a step of the same batch, its speed relative to
+1 process without shards, the time of the exchange alone, and what `xpnet.parallel.estimate`
+computes from the first row and from the exchange.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2], metavar="P",
                         help="numbers of processes, powers of two (default: 2)")
     parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--pieces", type=int, default=4, help="of the gradients (default: 4)")
     parser.add_argument("--steps", type=int, default=8, help="in each round (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="of all rows in turn (default: 3)")
     parser.add_argument("--backend", default="auto")
@@ -49,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     rows: list[tuple[int, str]] = [(1, "alone"), (1, "fixed")]
-    rows += [(ranks, way) for ranks in options.ranks for way in ("fixed", "plain")]
+    rows += [(ranks, way) for ranks in options.ranks for way in ("fixed", "pieces", "plain")]
     found: dict[tuple[int, str], list[dict[str, float]]] = {row: [] for row in rows}
     for _ in range(options.rounds):
         for ranks, way in rows:
@@ -85,7 +86,8 @@ def _measured(options: argparse.Namespace, ranks: int, way: str) -> dict[str, fl
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if mpiexec is None:
         raise ContenderError("mpiexec is missing; pip install mpi4py mpich")
-    job = {name: getattr(options, name) for name in ("net", "batch", "shards", "steps", "backend")}
+    names = "net", "batch", "shards", "pieces", "steps", "backend"
+    job = {name: getattr(options, name) for name in names}
     done = subprocess.run(
         [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "benchmarks.parallel",
          json.dumps(job | {"way": way})], capture_output=True, text=True,
@@ -107,7 +109,8 @@ class Times(xn.Callback):
 
 def worker(job: dict[str, Any]) -> None:
     """Measure in one of the processes."""
-    parallel = DataParallel(shards=job["shards"], deterministic=job["way"] != "plain")
+    parallel = DataParallel(shards=job["shards"], deterministic=job["way"] != "plain",
+                            pieces=job["pieces"] if job["way"] == "pieces" else 1)
     shape, times = INPUT_SHAPES[job["net"]], Times()
     net = NETS[job["net"]](shape, backend=job["backend"])
     steps, rng = WARM_UP + job["steps"], np.random.default_rng(0)

@@ -177,23 +177,38 @@ def test_the_bits_are_those_of_an_exchange_by_the_host(folder):
         assert in_threads(2, run) == [one] * 2 and module.log == [[], []]
 
 
-def captured(folder: Any, ranks: int, capture: bool, **world: Any) -> tuple[Any, ...]:
+def captured(folder: Any, ranks: int, capture: bool, pieces: int = 1, **world: Any
+             ) -> tuple[Any, ...]:
     """6 batches of 8 samples and a shorter one, with and without graphs; and the pretended GPUs."""
     with pretended_ranks(folder, ranks, **world) as (backends, module):
         found = in_gpus(backends, lambda communicator: trained(
-            network(communicator.backend), communicator, capture=capture, count=52,
-            validation=None))
+            network(communicator.backend), DataParallel(communicator, pieces=pieces),
+            capture=capture, count=52, validation=None))
         return found, [backend.xp.gpus for backend in backends], module
 
 
+@pytest.fixture(scope="module")
+def alone(folder: Any) -> tuple[Any, ...]:
+    """The training on one GPU, without graphs."""
+    return captured(folder, 1, False)[0][0]
+
+
 @pytest.mark.parametrize("late", LATE)
-def test_captured_steps_contain_the_exchange_and_have_the_same_bits(late, folder):
-    (one,), _, _ = captured(folder, 1, False)
+def test_captured_steps_contain_the_exchange_and_have_the_same_bits(late, folder, alone):
     found, gpus, module = captured(folder, 2, True, late=LATE[late])
-    assert found == [one] * 2
+    assert found == [alone] * 2
     for one_gpu in gpus:                # recorded at the fourth batch of this size
         assert one_gpu.graphs == 1 and one_gpu.launches == 3
     assert [call[0] for call in module.log[0] if call[3]] == ["group", "allGather"]
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_pieces_are_sent_on_the_other_stream_and_have_the_same_bits(capture, folder, alone):
+    found, gpus, module = captured(folder, 2, capture, 2, late=LATE["late"])
+    assert found == [alone] * 2 and [one_gpu.graphs for one_gpu in gpus] == [capture] * 2
+    sizes = [call[1][0] for call in module.log[0] if call[0] == "allGather"]
+    assert len(sizes) == 3 * (5 if capture else 7)      # 3 eager batches, a graph, and a short one
+    assert sizes[:3] == sizes[-3:] and len({call[2] for call in module.log[0]}) == 1
 
 
 def test_after_a_release_the_step_is_recorded_anew(folder):

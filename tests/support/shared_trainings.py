@@ -132,6 +132,7 @@ def _main(what: str, folder: Path, *more: str) -> None:
     new.replace(folder / f"pid{parallel.rank}")         # it is there with its content, or not
     if what == "all":
         found: Any = {name: train(name, parallel) for name in CASES}
+        found["in pieces"] = train("LSTM", DataParallel(pieces=3))
     elif what == "fails":
         found = train("LSTM", parallel, callbacks=[Fails()])
     else:

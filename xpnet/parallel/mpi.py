@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.parallel.communicator import Communicator
+from xpnet.parallel.overlap import ThreadSender
 
 # Variables that MPICH and Intel MPI, PMIx, and Open MPI set in the processes that they start.
 VARIABLES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
@@ -76,6 +77,14 @@ class MPICommunicator(Communicator):
 
     def plain_sum(self, a: np.ndarray) -> None:
         self._world.Allreduce(self._mpi.IN_PLACE, a)
+
+    def sender(self) -> ThreadSender:
+        level = self._mpi.Query_thread()
+        if level < self._mpi.THREAD_SERIALIZED:
+            raise RuntimeError("DataParallel: expected pieces=1, or an MPI that any thread may "
+                               "call (MPI_THREAD_SERIALIZED or MPI_THREAD_MULTIPLE). Received: the "
+                               f"thread level {level}.")
+        return super().sender()
 
     def abort(self, error: BaseException) -> None:
         """Print the error and end the processes of all ranks; not if this is the only rank."""

@@ -38,10 +38,14 @@ class DataParallel(Checked):
             The ranks then exchange them for each batch norm, and two sums in the backward pass; a
             rank computes all its shards at once, which takes the memory of its part of the batch
             and of their gradients.
+        pieces: into how many pieces the weights' gradients are cut. With more than one, pieces are
+            exchanged while the backward pass of a rank's last shard goes on, in another thread or
+            on another stream of a GPU. The bits are the same; it pays if the network is slow and
+            does not need the processor, see docs/parallel.md.
     """
 
     def __init__(self, communicator: Communicator | None = None, *, shards: int = 4,
-                 deterministic: bool = True, sync: bool = False) -> None:
+                 deterministic: bool = True, sync: bool = False, pieces: int = 1) -> None:
         if communicator is None:
             communicator = MPICommunicator()
         self.communicator: Communicator = expect_instance(
@@ -49,6 +53,10 @@ class DataParallel(Checked):
         self.shards = self.expect_integer("shards", shards, most=2**20)
         self.deterministic = self.expect_flag("deterministic", deterministic)
         self.sync = self.expect_flag("sync", sync)
+        self.pieces = self.expect_integer("pieces", pieces)
+        if self.sync and self.pieces > 1:
+            raise ValueError(f"{self.who}: expected pieces=1 with sync=True, which computes all "
+                             f"shards of a rank at once. Received: pieces={self.pieces}.")
         self._phase = ""                # of `entered`: begun, agreed or refused
         if self.deterministic and self.shards & (self.shards - 1):
             raise ValueError(f"{self.who}: expected shards to be a power of two, or "
@@ -75,12 +83,16 @@ class DataParallel(Checked):
 
     def expect_fit(self, net: Graph, who: str) -> None:
         """Raise ValueError if the ranks cannot have equally many shards, if the network is not on
-        the GPU of an NCCLCommunicator, or if `sync` cannot reach a batch norm of the network."""
+        the GPU of an NCCLCommunicator, if pieces cannot be sent, or if `sync` cannot reach a batch
+        norm of the network."""
         there = self.communicator.backend
         if there is not None and there.name != net.backend.name:
             raise ValueError(f"{who}: expected a network on the GPU of its rank, "
                              f"backend=communicator.backend ({there.name}). Received: a network on "
                              f"{net.backend.name}.")
+        if self.pieces > 1 and there is None and net.backend.captures:
+            raise ValueError(f"{who}: expected pieces=1 on a GPU without an NCCLCommunicator. "
+                             f"Received: pieces={self.pieces}.")
         for layer in net.layers if self.sync else ():
             if any(child.over_batch for child in _descendants(layer)):
                 raise ValueError(f"{self.who}: expected batch norms that are layers of the network "
@@ -95,13 +107,15 @@ class DataParallel(Checked):
         bounds[s + 1] - 1. If there are fewer samples than shards, the last shards are empty."""
         return [-(-s * samples // self.shards) for s in range(self.shards + 1)]
 
-    def add_ranks(self, sums: Sums) -> None:
-        """Write the sum over the ranks into the buffer of every rank."""
+    def add_ranks(self, sums: Sums, start: int = 0, stop: int | None = None) -> None:
+        """Write the sum over the ranks into the buffer of every rank; or into some bytes of it."""
+        memory = sums.memory[start:stop]
         if self.deterministic:
-            self.communicator.tree_sum(sums.memory, sums.add)
+            self.communicator.tree_sum(memory, lambda a, b, at: sums.add(a, b, start + at))
         elif self.size > 1:
-            self.communicator.plain_sum(sums.values)
-            self.communicator.plain_sum(sums.figures)
+            for numbers in sums.numbers(memory, start):
+                if len(numbers):
+                    self.communicator.plain_sum(numbers)
 
     def join_ranks(self, table: Table) -> None:
         """Write the join of the tables of all ranks into that of every rank. They are small, and

@@ -45,11 +45,14 @@ class Sums:
 
     def add(self, a: Array, b: Array, start: int = 0) -> None:
         """a += b, of bytes that begin at byte `start` of the buffer."""
-        cut = min(max(self.cut - start, 0), len(a))
         with np.errstate(over="ignore", invalid="ignore"):
-            for part, dtype in ((slice(cut), self.dtype), (slice(cut, None), np.float64)):
-                total = a[part].view(dtype)
-                total += b[part].view(dtype)
+            for total, more in zip(self.numbers(a, start), self.numbers(b, start), strict=True):
+                total += more
+
+    def numbers(self, memory: Array, start: int) -> tuple[Array, Array]:
+        """The values and the figures in bytes that begin at byte `start` of the buffer."""
+        cut = min(max(self.cut - start, 0), len(memory))
+        return memory[:cut].view(self.dtype), memory[cut:].view(np.float64)
 
 
 class Table:
@@ -128,12 +131,20 @@ class Branch(Generic[Buffer]):
 
     def total(self) -> Buffer:
         """The sum of all shards; it is valid until the next `new`."""
-        total = self._sums.pop()
-        while self._sums:
-            larger = self._sums.pop()
-            larger.add(larger.memory, total.memory)
-            self._free.append(total)
-            total = larger
-        self._count = 0
-        self._free.append(total)
+        total, add = self.last(self._sums.pop())
+        add(0, len(total.memory))
         return total
+
+    def last(self, shard: Buffer) -> tuple[Buffer, Callable[[int, int], None]]:
+        """For a last shard that is written in parts: the buffer of the sum of all, and a function
+        add(start, stop) that computes these bytes of it, once they are written in the shard."""
+        chain = self._sums[::-1]                # the shard is added to the first one, and so on
+        chain.insert(0, shard)
+        self._sums, self._count = [], 0
+        self._free += chain
+
+        def add(start: int, stop: int) -> None:
+            for a, b in zip(chain, chain[1:]):
+                b.add(b.memory[start:stop], a.memory[start:stop], start)
+
+        return chain[-1], add

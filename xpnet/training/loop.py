@@ -189,7 +189,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             shards=parallel and parallel.shards,
             deterministic=parallel and parallel.deterministic, sync=parallel and parallel.sync)
     if parallel is not None:
-        parallel.agree("fit", run.settings | network_facts(net, step.updater.slots))
+        parallel.agree("fit", run.settings | network_facts(net, step.updater.slots)
+                       | {"pieces": parallel.pieces})
     mine = [callback for callback in called if run.leads or not callback.leader_only]
     loop = _Loop(run, schedule, Callbacks(mine), data, held_out, batch_size, shuffle, saver,
                  None if resume is None else Path(resume).expanduser())

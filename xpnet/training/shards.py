@@ -15,6 +15,7 @@ from xpnet.checks import different_facts, listed_differences
 from xpnet.graph import Graph, Hook
 from xpnet.layer import Array
 from xpnet.node import Node
+from xpnet.parallel.overlap import PieceByPiece, pieces_of
 from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.sums import Branch, Sums
 from xpnet.training.batches import Batch, Batches
@@ -101,8 +102,12 @@ class ShardedStep:
                       self.parallel.size)
         self._branch = Branch(lambda: Sums(*self._size, net.backend.zeros))
         communicator = self.parallel.communicator
-        # A GPU exchanges by NCCL, or by MPI through the memory of the host.
-        self._sender = None if communicator.backend is None else communicator.sender()
+        # What NCCL sends, and pieces, are exchanged beside the computation. Without NCCL, a GPU
+        # exchanges through the memory of the host.
+        self._by_nccl = communicator.backend is not None
+        self._pieces = pieces_of(net, self.parallel.pieces, self.parallel.size,
+                                 len(Sums(*self._size).memory)) if self.parallel.pieces > 1 else []
+        self._sender = communicator.sender() if self._by_nccl or self._pieces else None
         self._on_host: Sums | None = None
         self._asks = np.zeros(len(ASKS))
         # For each shard of this rank and each output: its share in the group, and in the batch.
@@ -128,7 +133,7 @@ class ShardedStep:
                 self._graphs.run(self, work, batches, number)
             else:
                 self.compute(work, lambda s: batches.part(number, shards[s]))
-            if self._sender is not None:        # so the host does not wait for the GPU
+            if self._by_nccl:                   # so the host does not wait for the GPU
                 self._asks = self.parallel.communicator.gather(self._asks).sum(axis=0)
         self._answer()
 
@@ -137,8 +142,12 @@ class ShardedStep:
         step, net = self.run.step, self.run.net
         before = None if work.starts else net.grads.copy()
         start = net.state.copy()
-        total = (self._together if self.parallel.sync else self._own_sum)(work.sizes, part, start)
-        self._exchange(total)
+        if self._pieces:
+            total = self._piece_by_piece(work.sizes, part, start)
+        else:
+            total = (self._together if self.parallel.sync else self._own_sum)(
+                work.sizes, part, start)
+            self._exchange(total)
         self._use(total, before, start, work.samples)
         net.backend.advance(net.counters[:1])
         if work.ends:
@@ -154,22 +163,58 @@ class ShardedStep:
 
     def _own_sum(self, sizes: dict[int, int], part: Callable[[int], Batch], start: Array) -> Sums:
         """The sum of this rank's shards."""
-        net = self.run.net
-        masks = net.counters[1:2]
-        use = masks.copy()
-        for k, s in enumerate(self.parallel.own):
+        use = self.run.net.counters[1:2].copy()
+        for s in self.parallel.own:
             place = self._branch.new()
-            place.memory.fill(0)
-            if s in sizes:
-                masks[...] = use + use.dtype.type(s * SHARD)
-                net.state[...] = start
-                self._totals.reset()
-                self.run.step.part(part(s), self._shares[0, k], self._totals)
-                place.values[:net.grads.size] = net.grads
-                self._collect(place, sizes[s], self._shares[1, k], start)
+            self._shard(s, place, sizes, part, start, use)
+            place.values[:self.run.net.grads.size] = self.run.net.grads
             self._branch.push(place)
-        masks[...] = use
+        self.run.net.counters[1:2] = use
         return self._branch.total()
+
+    def _piece_by_piece(self, sizes: dict[int, int], part: Callable[[int], Batch], start: Array
+                        ) -> Sums:
+        """The sum of all shards of all ranks. Pieces are exchanged during the last backward pass of
+        this rank."""
+        net, sender, use = self.run.net, self._sender, self.run.net.counters[1:2].copy()
+        assert sender is not None
+        *others, last = self.parallel.own
+        for s in others:
+            place = self._branch.new()
+            self._shard(s, place, sizes, part, start, use)
+            place.values[:net.grads.size] = net.grads
+            self._branch.push(place)
+
+        def send(total: Sums, start: int, stop: int) -> None:
+            if stop == len(total.memory) and not self._by_nccl:
+                total.figures[-len(ASKS):] = self._asks
+            sender.send(lambda: self.parallel.add_ranks(total, start, stop))
+
+        place = self._branch.new()
+        pieces = PieceByPiece(net, self._pieces, place, self._branch, send)
+        self._shard(last, place, sizes, part, start, use, pieces.hook)
+        pieces.finish()
+        net.counters[1:2] = use
+        sender.wait()
+        if not self._by_nccl:
+            self._asks = pieces.total.figures[-len(ASKS):].copy()
+        return pieces.total
+
+    def _shard(self, s: int, place: Sums, sizes: dict[int, int], part: Callable[[int], Batch],
+               start: Array, use: Array, hook: Hook | None = None) -> None:
+        """Compute a shard: its gradients are those of the network, and `place` has the rest. `use`
+        is the second counter of the network before the batch."""
+        net = self.run.net
+        place.memory.fill(0)
+        if s not in sizes:
+            net.grads.fill(0)
+            return
+        net.counters[1:2] = use + use.dtype.type(s * SHARD)
+        net.state[...] = start
+        self._totals.reset()
+        k = s - self.parallel.own.start
+        self.run.step.part(part(s), self._shares[0, k], self._totals, hook)
+        self._collect(place, sizes[s], self._shares[1, k], start)
 
     def _together(self, sizes: dict[int, int], part: Callable[[int], Batch], start: Array) -> Sums:
         """The sum of this rank's shards, which are computed together. The gradients of a shard are
@@ -217,7 +262,8 @@ class ShardedStep:
     def _exchange(self, total: Sums) -> None:
         """Add the sums of all ranks; by the host, what they ask for, too."""
         backend, host = self.run.net.backend, total
-        if self._sender is not None:
+        if self._by_nccl:
+            assert self._sender is not None
             self._sender.send(lambda: self.parallel.add_ranks(total))
             self._sender.wait()
             return

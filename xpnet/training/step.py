@@ -172,11 +172,12 @@ class TrainStep:
                 net.forget()
                 raise
 
-    def part(self, batch: Batch, shares: Array, totals: Totals) -> None:
+    def part(self, batch: Batch, shares: Array, totals: Totals, hook: Hook | None = None) -> None:
         """Compute the gradients of a part of a batch, without an update, and add its figures to
-        `totals`. `shares` (outputs,) are those of the part, on the backend."""
+        `totals`. `shares` (outputs,) are those of the part, on the backend; the hook is for the
+        backward pass."""
         self.net.grads.fill(0)
-        totals.add(*self._gradients(batch, shares))
+        totals.add(*result_of(self._passes(batch, shares, hook=hook)))
 
     def shared_part(self, batch: Batch, shares: Array, totals: Totals, hook: Hook
                     ) -> Exchanging[None]:
