@@ -175,6 +175,38 @@ def test_the_command_draws_boxes(net, tmp_path, monkeypatch, capsys):
     assert Path("out/square-detected.png").is_file()
 
 
+def test_the_command_takes_darknets_files(tmp_path, monkeypatch, capsys):
+    """A convolution finds the only bright pixel of a small image: its box has the size of the
+    anchor."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    monkeypatch.chdir(tmp_path)
+    Path("a.cfg").write_text(
+        "[net]\nheight=32\nwidth=32\nchannels=3\n[maxpool]\nsize=8\nstride=8\npadding=0\n"
+        "[convolutional]\nfilters=7\nactivation=linear\n[yolo]\nanchors=8,16\nclasses=2\n")
+    net = xn.io.load_darknet("a.cfg", backend="numpy")
+    conv = net.layers[-1]
+    conv.W.data[:] = 0
+    conv.W.data[4] = 8 / 3                      # confident where all colours are 1
+    conv.b.data[:] = [0, 0, 0, 0, -4, -9, 9]    # of the second class
+    xn.io.save_darknet(net, "a.cfg", "a.weights")
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[21, 10] = 255                        # in the cell of row 2, column 1
+    image.fromarray(pixels).save("a.png")
+    Path("two.names").write_text("cat\r\nbig dog\n\n")
+    command = ["detect", "a.png", "--model", "a.cfg", "--weights", "a.weights", "--backend=numpy"]
+    assert main([*command, "--names", "two.names"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["a.png: 1 object",
+                         "  big dog  0.9819  from (8.0, 12.0) to (16.0, 28.0)"]
+    assert main(command) == 0 and "  1  0.9819" in capsys.readouterr().out
+    for wrong, message in ((command[:4], "expected --weights, the weights file of a.cfg"),
+                           ([*command, "--names", "a.cfg"], "--names to have 2 lines, one for "),
+                           ([*command, "--names", "none"], "expected --names to be a text file. "),
+                           (["detect", "a.png", "--model", "b.safetensors", "--weights", "a"],
+                            "expected --weights for a cfg file of Darknet as --model. Received:")):
+        assert main(wrong) == 2 and message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change, message", [
     (["nothing.png"], "detect: expected a picture. Received: nothing.png, which does not exist"),
     (["a.png", "--output", "none"], "expected --output to be a folder. Received: none, which does"),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xpnet.cli import networks
+
+if TYPE_CHECKING:
+    from xpnet.network import Network
 
 WHO = "detect"
 ENDING = "-detected.png"        # of the images with boxes
@@ -15,7 +19,6 @@ ENDING = "-detected.png"        # of the images with boxes
 def run(options: argparse.Namespace) -> int:
     """Print a line for each object, and write an image with boxes for each file."""
     from xpnet.data.images import image_pixels, picture_file
-    from xpnet.network import load
     from xpnet.training.files import in_one_line
     from xpnet.vision import detect_files, draw_boxes
     from xpnet.vision.detections import detector_losses
@@ -24,9 +27,10 @@ def run(options: argparse.Namespace) -> int:
     if len(set(outputs)) < len(outputs):
         raise ValueError(f"{WHO}: expected image files of different names, because the "
                          f"results are named after them. Received: {' '.join(options.images)}.")
-    net = load(options.model, backend=options.backend,
-               layers=networks.own_layers(WHO, options.layers))
+    net = _network(options)
     names = detector_losses(WHO, net)[0].names
+    if options.names is not None:
+        names = _named(options.names, len(names))
     for file, output in zip(files, outputs, strict=True):
         found, = detect_files(net, file, score_threshold=options.score,
                               iou_threshold=options.iou)
@@ -49,6 +53,37 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"  boxes drawn in {in_one_line(str(output))}")
     return 0
+
+
+def _network(options: argparse.Namespace) -> Network:
+    """A saved network, or one of Darknet's files, which takes bytes divided by 255."""
+    from xpnet.io import load_darknet
+    from xpnet.network import load
+    if Path(options.model).suffix.lower() != ".cfg":
+        if options.weights is not None:
+            raise ValueError(f"{WHO}: expected --weights for a cfg file of Darknet as --model. "
+                             f"Received: --model {options.model}.")
+        return load(options.model, backend=options.backend,
+                    layers=networks.own_layers(WHO, options.layers))
+    if options.weights is None:
+        raise ValueError(f"{WHO}: expected --weights, the weights file of {options.model}. "
+                         "Received: none.")
+    net = load_darknet(options.model, options.weights, backend=options.backend)
+    net.scale = 255
+    return net
+
+
+def _named(path: str, classes: int) -> tuple[str, ...]:
+    """The names of the classes in a text file."""
+    from xpnet.checks import expect_class_names
+    from xpnet.io.files import existing
+    name = existing(path, WHO, "--names to be a text file")
+    lines = Path(name).read_text("utf-8", "replace").splitlines()
+    found = [line.strip() for line in lines if line.strip()]
+    if len(found) != classes:
+        raise ValueError(f"{WHO}: expected --names to have {classes} lines, one for each class. "
+                         f"Received: {path}, which has {len(found)}.")
+    return expect_class_names(WHO, found)
 
 
 def _output(folder: str | None, file: Path) -> Path:

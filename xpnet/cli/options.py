@@ -72,10 +72,16 @@ def parser() -> argparse.ArgumentParser:
         "detect", detect.run,
         "Draw boxes around the objects in image files.",
         "photo.jpg --model detect_shapes2.safetensors",
-        "a.jpg b.png --model net.safetensors --score 0.5 --output boxes")
+        "a.jpg b.png --model net.safetensors --score 0.5 --output boxes",
+        "a.jpg --model net.cfg --weights net.weights --names coco.names")
     found.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     found.add_argument("--model", required=True, metavar="FILE",
-                       help="a network that was trained with a YOLO loss and saved")
+                       help="a network that was trained with a YOLO loss and saved, or a cfg file "
+                            "of Darknet")
+    found.add_argument("--weights", metavar="FILE", help="the weights file of a cfg file")
+    found.add_argument("--names", metavar="FILE",
+                       help="a text file with the name of a class in each line (default: the names "
+                            "that the network knows, or numbers)")
     found.add_argument("--output", metavar="FOLDER",
                        help="where the images with boxes are written, as NAME-detected.png "
                             "(default: the current folder)")
