@@ -1,6 +1,9 @@
 """Layers of signals (C, T, N): against loops over the steps, against the layers of feature maps,
 and in networks."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 from layer_cases import initialized
@@ -183,6 +186,40 @@ def test_the_same_bits_as_on_maps_of_one_row(backend, signals, maps):
                                        zip(mine.parameters, other.parameters))]:
         np.testing.assert_array_equal(*host(mine, a, b.reshape(a.shape)))
     assert mine.multiply_adds() == other.multiply_adds()
+
+
+class Recorded:
+    """A copy of a backend, and the calls of its methods: their names and arguments, of arrays what
+    a kernel's time depends on."""
+
+    def __init__(self, backend):
+        self.calls, self.twin = [], copy.copy(backend)
+        for name in dir(type(backend)):
+            if not name.startswith("_") and callable(getattr(type(backend), name)):
+                setattr(self.twin, name, functools.partial(self._called, name,
+                                                           getattr(backend, name)))
+
+    def _called(self, name, method, *args, **options):
+        self.calls.append((name, [self._shown(arg) for arg in (*args, *options.values())]))
+        return method(*args, **options)
+
+    def _shown(self, arg):
+        return ((arg.shape, arg.strides, str(arg.dtype)) if isinstance(arg, np.ndarray)
+                else repr(arg))
+
+
+@pytest.mark.parametrize(("signals", "maps"), PAIRS, ids=lambda layer: type(layer).__name__)
+def test_the_kernels_have_the_same_work_as_on_maps_of_one_row(plain_backend, signals, maps):
+    """So a signal costs what a map of one row costs."""
+    calls = []
+    for layer, shape in ((signals, (4, 10)), (maps, (4, 1, 10))):
+        recorded = Recorded(plain_backend)
+        layer = type(layer)(**layer.config()).initialize(shape, backend=recorded.twin)
+        recorded.calls.clear()
+        y = layer.forward(normal((*shape, 3), "float32"), mode=xn.TRAIN)
+        layer.backward(normal(y.shape, "float32", seed=1))
+        calls.append(recorded.calls)
+    assert calls[0] == calls[1] and calls[0]
 
 
 def test_nothing_is_copied(monkeypatch):

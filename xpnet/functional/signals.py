@@ -17,6 +17,8 @@ from xpnet.functional.convolution import (
     transposed_convolution_backward,
 )
 from xpnet.functional.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
+from xpnet.layers.convolution import of_maps
+from xpnet.layers.signals import with_row
 
 FILTERS = "F, C/groups, K"
 
@@ -29,13 +31,13 @@ class SignalCall(Call):
         super().__init__(who, layout, backend, images, others, axes="C, T")
 
     def inward(self, image: Array) -> Array:
-        return super().inward(image)[:, None]
+        return with_row(super().inward(image))
 
     def outward(self, y: Array) -> Array:
         return super().outward(y[:, 0])
 
     def filters(self, W: Array) -> Array:
-        return self.backend.asarray(W)[:, :, None]
+        return of_maps(self.backend.asarray(W))
 
     def kernel_size(self, W: Array) -> int:
         return W.shape[2]

@@ -58,11 +58,16 @@ class OneRow(Layer):
         return shape[:1] + shape[2:]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:      # type: ignore[override]
-        return without_row(super().forward(x[:, None], mode=mode))
+        return without_row(super().forward(with_row(x), mode=mode))
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
-        dx = super().backward(dy[:, None] if dy.ndim == 3 else dy, accumulate)
+        dx = super().backward(with_row(dy) if dy.ndim == 3 else dy, accumulate)
         return None if dx is None else without_row(dx)
+
+
+def with_row(x: Array) -> Array:
+    """The map (C, 1, T, N) of a signal (C, T, N). The row of x[:, None] would have stride 0."""
+    return x.reshape(len(x), 1, *x.shape[1:])
 
 
 def without_row(y: Array) -> Array:
