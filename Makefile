@@ -1,6 +1,7 @@
 # make train       learn handwritten digits
 # make test        check everything once: the first tier of the tests, about 5 minutes on two cores
 # make test-all    all tests: more backends, examples and architectures, and the sanitizers
+# make test-rest   what is left of them after make test; .ci/run does both
 # make lint        ruff and mypy
 # make catalogue   docs/catalogue.md, from the docstrings
 # make pictures    the PNG files of docs/pictures.md
@@ -29,18 +30,24 @@ JOBS ?= 2
 # Each process takes whole files. The first folder, tests/backends, takes longest.
 TESTS = $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# Tests start hundreds of processes. If this were set, each would compile the whole package.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
-.PHONY: train test test-all lint catalogue pictures test-gpu bench bench-gpu bench-gpu-tables gpu-check \
-    clean
+.PHONY: train test test-all test-rest lint catalogue pictures test-gpu bench bench-gpu \
+    bench-gpu-tables gpu-check clean
 
 train: $(VENV)/installed-data
 	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
 
 test: $(VENV)/installed-dev
-	$(TESTS)
+	XPNET_TESTS=first $(TESTS)
 
 test-all: $(VENV)/installed-dev
 	XPNET_TESTS=all $(TESTS)
+
+test-rest: $(VENV)/installed-dev
+	XPNET_TESTS=rest $(TESTS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

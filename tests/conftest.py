@@ -4,7 +4,7 @@ backends."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,35 @@ import shim
 from gpu import GPU, gpu_or_skip, why_no_gpu
 from hypothesis import settings
 from processes import ROOT
-from skips import NO_NUMBA, NUMBA_MISSING
-from tiers import EVERYTHING, number, only_in_full
+from skips import NUMBA_MISSING
+from tiers import EVERYTHING, TIER, Number, number_of, only_in_full, runs
 
 from xpnet import Backend, get_backend
 
 # Every run draws the same examples. No example has a time limit, and none is stored.
-settings.register_profile("xpnet", max_examples=number(100), deadline=None, derandomize=True,
-                          database=None)
+settings.register_profile("xpnet", max_examples=number_of(EVERYTHING)(100), deadline=None,
+                          derandomize=True, database=None)
 settings.load_profile("xpnet")
 
 
+ABOUT = {"first": "the first tier; XPNET_TESTS=all runs everything", "all": "everything",
+         "rest": "what the first tier leaves out"}
+
+
 def pytest_report_header() -> list[str]:
-    tier = "everything" if EVERYTHING else "the first tier; XPNET_TESTS=all runs everything"
-    return [f"tests: {tier}", f"GPU: {why_no_gpu() or 'yes'}"]
+    return [f"tests: {ABOUT[TIER]}", f"GPU: {why_no_gpu() or 'yes'}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests marked `full`, and skips those marked `gpu` if there is no GPU.
+    """Leaves out the tests of other tiers, and skips those marked `gpu` if there is no GPU.
 
     With XPNET_REQUIRE_GPU=1 the latter run, and fail without a GPU.
     """
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:        # pytest-xdist would find other tests in each process
         raise pytest.UsageError(f"expected the same name in each process. Received: {unstable[0]}")
-    if not EVERYTHING:
-        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("full")])
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = [item for item in items if runs(item)]
     for item in items if why_no_gpu() else []:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=why_no_gpu()))
@@ -49,17 +51,23 @@ class KernelsRun:
     """Fails a module whose tests on Numba never run a kernel, because they only test NumPy again.
 
     The last of these tests fails. This is checked only if all tests of the module run in this
-    process, since a few of them may need no kernel.
+    process, since a few of them may need no kernel. If XPNET_TESTS=rest leaves some out, the first
+    tier has checked them.
     """
 
     def __init__(self) -> None:
         self.left: Counter[str] = Counter()  # tests on Numba that have not run yet, by module
         self.calls: Counter[str] = Counter()        # of kernels, by module
+        self.parts: set[str] = set()                # modules of which some tests are left out
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         option, arguments = session.config.option, session.config.args
         if not (option.keyword or option.markexpr or any("::" in a for a in arguments)):
             self.left.update(module_of(item) for item in session.items if on_numba(item))
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        if TIER == "rest":
+            self.parts.update(module_of(item) for item in items if on_numba(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
@@ -76,7 +84,7 @@ class KernelsRun:
             patch.setattr(Kernel, "__call__", counted)
             result = yield
         self.left[module] -= 1
-        if self.left[module] == 0 and not self.calls[module]:
+        if self.left[module] == 0 and not self.calls[module] and module not in self.parts:
             pytest.fail(f"{module}: no test on Numba ran one of its kernels. Remedy: use the "
                         "fixture plain_backend", pytrace=False)
         return result
@@ -87,20 +95,34 @@ def module_of(item: pytest.Item) -> str:
 
 
 def on_numba(item: pytest.Item) -> bool:
-    """Whether the fixture `backend` is Numba's in this test, and Numba is installed."""
-    return item.get_closest_marker("kernels") is not None and not NUMBA_MISSING
+    """Whether the fixture `backend` is Numba's in this test."""
+    return item.get_closest_marker("kernels") is not None
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if TIER not in ABOUT:
+        raise pytest.UsageError(f"XPNET_TESTS: expected one of {[*ABOUT]}. Received: {TIER}.")
     config.pluginmanager.register(KernelsRun())
 
 
-NUMBA = pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels])
-WITH_KERNELS = "numpy" if NUMBA_MISSING else NUMBA
+@pytest.fixture(scope="session")
+def everything() -> bool:
+    """For a test that checks more when everything runs."""
+    return EVERYTHING
 
 
-@pytest.fixture(scope="session", params=[
-    *(("base", "numpy", NUMBA) if EVERYTHING else (WITH_KERNELS,)), *GPU])
+@pytest.fixture(scope="session")
+def number(everything: bool) -> Number:
+    """number(n): how many examples a test draws, of the n that it draws when everything runs."""
+    return number_of(everything)
+
+
+# With kernels if Numba is installed.
+OTHERS, LAST = ((["base"], "numpy") if NUMBA_MISSING else
+                (["base", "numpy"], pytest.param("numba", marks=pytest.mark.kernels)))
+
+
+@pytest.fixture(scope="session", params=[*only_in_full(*OTHERS), LAST, *GPU])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """The backend for tests of layers, losses, optimizers and training: Numba's in the first tier.
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from fuzz_calls import CALLS, FILES, Call, signature
 from model_cases import LARGE
-from tiers import EVERYTHING, first
+from tiers import first
 
 import xpnet as xn
 from xpnet.backends import BackendError
@@ -46,12 +46,14 @@ HOSTILE: dict[str, Any] = {
     "range(2)": range(2)}
 
 
-FRACTION = 1 if os.environ.get("XPNET_FUZZ") == "all" else 4 if EVERYTHING else 10
+@pytest.fixture
+def fraction(everything: bool) -> int:
+    return 1 if os.environ.get("XPNET_FUZZ") == "all" else 4 if everything else 10
 
 
-def drawn(label: str, argument: str, value: str) -> bool:
-    """Whether the combination is tried: one in FRACTION, always the same ones."""
-    return zlib.crc32(f"{label} {argument} {value}".encode()) % FRACTION == 0
+def drawn(fraction: int, label: str, argument: str, value: str) -> bool:
+    """Whether the combination is tried: one in `fraction`, always the same ones."""
+    return zlib.crc32(f"{label} {argument} {value}".encode()) % fraction == 0
 
 
 def failure(call: Call, argument: str, value: Any) -> str | None:
@@ -73,14 +75,14 @@ def failure(call: Call, argument: str, value: Any) -> str | None:
 
 
 @pytest.mark.parametrize("label", first(CALLS, *(CALLS.keys() - {*LARGE})))
-def test_hostile_arguments(label, monkeypatch, tmp_path):
+def test_hostile_arguments(label, fraction, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     call = CALLS[label]
     if label not in FILES:
         call.use(call())  # the good arguments work
     wrong = [f"{argument}={name}: {why}" for argument in call.good()
              for name, value in HOSTILE.items()
-             if drawn(label, argument, name) and (why := failure(call, argument, value))]
+             if drawn(fraction, label, argument, name) and (why := failure(call, argument, value))]
     assert not wrong, f"{label}: {len(wrong)} bad refusals\n" + "\n".join(wrong)
 
 

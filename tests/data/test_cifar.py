@@ -11,7 +11,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tiers import number
 
 from tests.data.test_idx import save
 from xpnet.data import cifar, cifar10, cifar100
@@ -177,7 +176,7 @@ def test_damaged_archives(tmp_path, ten, nowhere):
         assert "\n" not in str(caught.value)
 
 
-def test_damaged_bytes_of_an_archive(tmp_path, ten, nowhere):
+def test_damaged_bytes_of_an_archive(tmp_path, ten, nowhere, number):
     """Headers with any sizes: an error of one line or the images, and never a huge array."""
     rng, good = np.random.default_rng(0), tar(ten, "cifar-10", "w")
     headers = [k * 512 for k in range(len(good) // 512) if good[k * 512 + 257:][:5] == b"ustar"]

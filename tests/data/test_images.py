@@ -12,7 +12,6 @@ import zlib
 
 import numpy as np
 import pytest
-from tiers import number
 
 from xpnet.data import read_image
 from xpnet.data.images import ImageError, decode
@@ -215,7 +214,7 @@ def test_a_truncated_picture(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")       # Pillow warns of some damages that do no harm
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_damaged_bytes_give_a_picture_or_our_error(tmp_path, kind):
+def test_damaged_bytes_give_a_picture_or_our_error(tmp_path, kind, number):
     rng = np.random.default_rng(2)
     content = packed(Image.fromarray(RGB), kind)
     refused = 0

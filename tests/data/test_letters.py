@@ -10,7 +10,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from tiers import number
 
 from tests.data.test_idx import idx_bytes, save
 from xpnet.data import emnist, letters
@@ -106,7 +105,7 @@ def test_files_that_are_wrong(tmp_path, nowhere):
         emnist("digits", tmp_path)
 
 
-def test_damaged_archives(tmp_path, nowhere):
+def test_damaged_archives(tmp_path, nowhere, number):
     """Cut or changed anywhere: an error of one line, or the images."""
     good, rng, refused = archive(files_of("mnist")), np.random.default_rng(0), 0
     ends = range(len(good) - 800, len(good), 7)         # the table of contents is at the end

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiers import number
 
 from tests.data.test_idx import save
 from xpnet.data import csv_images, table
@@ -117,7 +116,7 @@ def test_damaged_files(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_bytes_changed_anywhere(tmp_path):
+def test_bytes_changed_anywhere(tmp_path, number):
     for _ in range(number(200)):
         raw = bytearray(TRAIN)
         for _ in range(rng.integers(1, 4)):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from nets import small
 from processes import SUPPORT
-from tiers import number
 
 import xpnet as xn
 from xpnet.layer import MOST_ROWS
@@ -22,7 +21,7 @@ HOSTILE = SUPPORT / "hostile.py"
 
 
 @pytest.fixture(scope="module")
-def endings() -> list[str]:
+def endings(number) -> list[str]:
     """The output of hostile.py, run with limited memory and processor time."""
     if not sys.platform.startswith("linux"):
         pytest.skip("limits of memory as Linux has them")

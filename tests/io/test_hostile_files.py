@@ -13,24 +13,24 @@ import pytest
 from damage import bytes_changed
 from hostile_files import CASES, Case, damaged, outcome
 from nets import small
-from tiers import EVERYTHING, first
+from tiers import first
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer of this system")
-SECONDS = 5 if EVERYTHING else 0.7          # of processor time for each kind of file
 NEEDED = {"onnx": "onnx", "keras": "h5py", "images": "PIL"}
 
 
 @pytest.mark.parametrize("kind", first(CASES, "onnx", "cfg", "weights", "torch",
                                        "torch-safetensors", "keras"))
-def test_damaged_files_are_read_or_refused(kind, tmp_path):
+def test_damaged_files_are_read_or_refused(kind, everything, tmp_path):
     package = NEEDED.get(kind)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
+    seconds = 5 if everything else 0.7          # of processor time
     endings: Counter[str] = Counter()
     cases = [*CASES[kind](tmp_path)]
     for case in cases:
         assert outcome(case, case.good) == ("read", None)
-    for content, ending, wrong in damaged(cases, np.random.default_rng(0), seconds=SECONDS):
+    for content, ending, wrong in damaged(cases, np.random.default_rng(0), seconds=seconds):
         assert wrong is None, f"{wrong}\n{content[:2000]!r}"
         endings[ending] += 1
     assert endings.total() - endings["read"] > 10, endings

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from parity import distance, normal
+from tiers import Number
 
 from xpnet import functional as F
 from xpnet.backends.cupy.backend import CupyBackend
@@ -88,7 +89,7 @@ def batch_last(a: Any, N: int) -> Any:
             if isinstance(a, np.ndarray) and a.ndim > 1 and len(a) == N else a)
 
 
-def functional(backend: CupyBackend, words: list[str]) -> None:
+def functional(backend: CupyBackend, words: list[str], number: Number) -> None:
     """Every function on the second of two GPUs while the first one is current, and the errors."""
     second = CupyBackend(1, tf32="never")
     agree(second)

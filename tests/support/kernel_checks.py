@@ -1,12 +1,13 @@
 """The CUDA kernels against base.py, on the CPU: CupyBackend over the fake CuPy over the shim.
 
     python tests/support/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] [--sanitize O0|O1]
-                                          CHECK ..
+                                          [--everything] CHECK ..
 
 test_cuda_kernels.py also runs this in a process of its own, because AddressSanitizer must be loaded
 before Python. FOLDER is for compiled libraries; --kernels reads other sources (mutated ones),
 --only compiles what contains one of the words, --sanitize compiles the sanitizers in, without or
-with optimisation.
+with optimisation, --everything draws as many examples as `make test-all`, otherwise as the first
+tier.
 A failed check ends the process with status 3; the sanitizers end it with 99.
 """
 
@@ -34,6 +35,7 @@ from functional_checks import functional
 from kernel_setting import base, grid, other_limits
 from parity import agree, distance, normal, run, same_bits, ties
 from parity_cases import CASES
+from tiers import Number, number_of
 
 import xpnet as xn
 from xpnet.backends import Window
@@ -53,15 +55,15 @@ MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_c
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 
-def small_grids(backend: CupyBackend, words: list[str]) -> None:
+def small_grids(backend: CupyBackend, words: list[str], number: Number) -> None:
     """Launches that are too small for the work: each thread must go on with what no other one
     does."""
     with other_limits(MAX_GRID=(2, 2), THREADS=8):
         for name, check in GRIDS.items():
-            grid(check, 10 if name in LONGEST else 30)(backend, words)
+            grid(check, 10 if name in LONGEST else 30)(backend, words, number)
 
 
-def every_instantiation(backend: CupyBackend, words: list[str]) -> None:
+def every_instantiation(backend: CupyBackend, words: list[str], number: Number) -> None:
     """Every kernel that can be asked for has been asked for."""
     assert words == [""], "this check is about all of them"
     for module in MODULES:
@@ -71,7 +73,7 @@ def every_instantiation(backend: CupyBackend, words: list[str]) -> None:
     assert launched == listed, f"never asked for: {sorted(listed - launched)}"
 
 
-def parity(backend: CupyBackend, words: list[str]) -> None:
+def parity(backend: CupyBackend, words: list[str], number: Number) -> None:
     """The table that all backends share, by every method of CuPy's own. What CuPy would refuse is
     refused here too."""
     ran: Counter[tuple[str, str]] = Counter()
@@ -85,7 +87,7 @@ def parity(backend: CupyBackend, words: list[str]) -> None:
     assert len(own) > 20 and own - ran.keys() == set(), own - ran.keys()
 
 
-def other_arrays(backend: CupyBackend, words: list[str]) -> None:
+def other_arrays(backend: CupyBackend, words: list[str], number: Number) -> None:
     """Inputs that are not contiguous, types without a kernel, and arrays without elements."""
     x, window = normal(2, 6, 5, 8), Window.make(3, padding=1)
     for view in (lambda a: a[..., ::2], lambda a: a.transpose(0, 2, 1, 3), lambda a: a[:, 1:, :4]):
@@ -106,7 +108,7 @@ def other_arrays(backend: CupyBackend, words: list[str]) -> None:
             == (0,))
 
 
-def layers(backend: CupyBackend, words: list[str]) -> None:
+def layers(backend: CupyBackend, words: list[str], number: Number) -> None:
     """Every layer as on NumPy, in full digits and in TF32."""
     for case in layer_cases.CASES:
         for digits in layer_parity.TOLERANCE:
@@ -115,7 +117,7 @@ def layers(backend: CupyBackend, words: list[str]) -> None:
     backend.tf32 = "never"
 
 
-def training(backend: CupyBackend, words: list[str]) -> None:
+def training(backend: CupyBackend, words: list[str], number: Number) -> None:
     """A whole network trained on the second of two GPUs as on the CPU, and nothing in it that CuPy
     would refuse."""
     rng = np.random.default_rng(0)
@@ -152,6 +154,7 @@ def main() -> int:
     parser.add_argument("--kernels", type=Path, default=cuda_launch.FOLDER)
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--sanitize", choices=["O0", "O1"])
+    parser.add_argument("--everything", action="store_true")
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], default=[])
     options = parser.parse_args()
     cuda_launch.FOLDER = options.kernels
@@ -160,7 +163,7 @@ def main() -> int:
         backend = CupyBackend(tf32="never")
         for name in options.checks:
             try:
-                CHECKS[name](backend, options.only)
+                CHECKS[name](backend, options.only, number_of(options.everything))
             except AssertionError:
                 traceback.print_exc()
                 return CHECK_FAILED

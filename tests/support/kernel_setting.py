@@ -12,14 +12,14 @@ import numpy as np
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from parity import normal, same_bits, special, ties
-from tiers import number
+from tiers import Number
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend
 
-# the backend on the shim, and the words that kernels' names contain
-Check = Callable[[CupyBackend, list[str]], None]
+# the backend on the shim, the words that kernels' names contain, and how many examples are drawn
+Check = Callable[[CupyBackend, list[str], Number], None]
 Mutant = tuple[str, str, str, str]  # file, what stands there, what instead, check that notices
 base = Backend()
 
@@ -112,7 +112,7 @@ def wide(s: Setting, a: np.ndarray) -> np.ndarray:
 
 def grid(check: Callable[[Setting], None], examples: int = 120) -> Check:
     """The check over a grid of problems that hypothesis draws, the same at every run."""
-    def run_grid(backend: CupyBackend, words: list[str]) -> None:
+    def run_grid(backend: CupyBackend, words: list[str], number: Number) -> None:
         # A seed instead of derandomize, whose draws change with the source of this function.
         @seed(SEED)
         @settings(max_examples=number(examples), derandomize=False, database=None, deadline=None,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from kernel_setting import Mutant, Setting, base
 from parity import distance, normal
+from tiers import Number
 
 from xpnet.backends import Window
 from xpnet.backends.cupy import conv as cupy_conv
@@ -210,7 +211,7 @@ def of_a_step(backend: CupyBackend, math: Math, tile: tuple[int, int],
     return found[1] - found[0]
 
 
-def banks(backend: CupyBackend, words: list[str]) -> None:
+def banks(backend: CupyBackend, words: list[str], number: Number) -> None:
     """In the main loop of a product, no access to shared memory waits for a bank, with two
     exceptions that are small."""
     for math in cuda_plans.MATHS:

@@ -1,31 +1,39 @@
 """Two tiers of tests: `make test` runs the first, `make test-all` runs everything.
 
-The first tier checks each thing once. XPNET_TESTS=all adds the tests that are marked `full`, more
+The first tier checks each thing once. Everything is more: the tests that are marked `full`, more
 backends for tests of layers, and more examples for tests that draw their own. A test is marked
 `full` only if another test of the same thing is not.
+
+`make test-rest` runs what is left of everything after the first tier has passed. It leaves out the
+tests that do the same in both tiers. A test that is not marked `full` is one of them if it cannot
+know the tier: hypothesis does not draw its examples, and it has neither of the fixtures `number`
+and `everything`, also not through another fixture.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-EVERYTHING = os.environ.get("XPNET_TESTS") == "all"
+TIER = os.environ.get("XPNET_TESTS", "first")
+EVERYTHING = TIER != "first"            # only conftest.py may read it
 full = pytest.mark.full
+Number = Callable[[int], int]
 
 
-def number(everything: int) -> int:
-    """The number of examples to draw, of those that are drawn when everything runs."""
-    return everything if EVERYTHING else max(5, everything // 5)
+def number_of(everything: bool) -> Number:
+    """The function that says how many examples a test draws, of those that it draws when everything
+    runs."""
+    return lambda most: most if everything else max(5, most // 5)
 
 
 def examples(everything: int) -> settings:
     """Decorator for a property-based test: how many examples it draws."""
-    return settings(max_examples=number(everything))
+    return settings(max_examples=number_of(EVERYTHING)(everything))
 
 
 def first(cases: Iterable[Any], *names: Any) -> list[Any]:
@@ -38,4 +46,13 @@ def first(cases: Iterable[Any], *names: Any) -> list[Any]:
 
 def only_in_full(*params: Any) -> list[Any]:
     """These parameters when everything runs, otherwise none."""
-    return list(params) if EVERYTHING else []
+    return [pytest.param(param, marks=full) for param in params] if EVERYTHING else []
+
+
+def runs(item: pytest.Item) -> bool:
+    """Whether the test runs in this tier."""
+    if item.get_closest_marker("full"):
+        return EVERYTHING
+    return TIER != "rest" or (
+        "everything" in item.fixturenames                   # type: ignore[attr-defined]
+        or getattr(item.obj, "is_hypothesis_test", False))  # type: ignore[attr-defined]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fake_cupy import FakeCupy, installed
 from processes import run_script
-from tiers import EVERYTHING
 
 import xpnet as xn
 from xpnet.augment.draws import Draws
@@ -319,9 +318,9 @@ print(sum(ends.values()), ends, f"longest {longest:.3f} s", file=sys.stderr)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
-def test_reading_begins_and_ends_many_times():
+def test_reading_begins_and_ends_many_times(everything):
     """With errors in the source and interrupts at random moments: nothing hangs."""
-    most = 1000 if EVERYTHING else 100
+    most = 1000 if everything else 100
     printed = run_script(f"import sys; sys.argv[1:] = ['{most}']\n" + STARTS)
     assert printed.splitlines()[-1].startswith(f"{most} ")
 

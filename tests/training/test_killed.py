@@ -21,12 +21,10 @@ from pathlib import Path
 import pytest
 from event_reader import displayed
 from processes import ROOT, SUPPORT
-from tiers import EVERYTHING
 from trainings import TRAININGS, run
 
 import xpnet as xn
 
-KILLS = int(os.environ.get("XPNET_KILLS", 24 if EVERYTHING else 2))
 NAMES = [name for name in TRAININGS if name != "Numba" or importlib.util.find_spec("numba")]
 
 PROGRAM = """
@@ -69,13 +67,14 @@ def logged(folder: Path) -> list[float]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_at_random_moments(tmp_path):
+def test_killed_at_random_moments(everything, tmp_path):
     """Each training is resumed and killed until it ends; the moments are spread evenly over the
     time that the training takes, its saves included."""
+    most = int(os.environ.get("XPNET_KILLS", 24 if everything else 2))
     chance, kills, right = random.Random(1), 0, Counter()
     whole, seconds = {}, {}
     for number, name in enumerate(itertools.cycle(NAMES)):
-        if kills >= KILLS:
+        if kills >= most:
             break
         folder, found = tmp_path / str(number), None
         if name not in whole:
@@ -85,7 +84,7 @@ def test_killed_at_random_moments(tmp_path):
             found = None
         while found is None:
             found, _ = killed_or_ended(name, folder, chance.uniform(0, seconds[name])
-                                       if kills < KILLS else None)
+                                       if kills < most else None)
             kills += found is None
             for file in folder.glob("*.safetensors") if found is None else ():
                 xn.load(file, backend="numpy")              # each file that is there is complete

@@ -30,7 +30,7 @@ from gpu_cases import (
     samples,
 )
 from nets import same
-from tiers import first, number
+from tiers import Number, first
 
 import xpnet as xn
 
@@ -54,7 +54,7 @@ def fitted(folder: Path, late: str = "at once", *, capture: bool,
 # --- the same bits --------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("late", first(LATE, "late"))
-def test_many_steps_are_the_same_captured(late: str, folder: Path):
+def test_many_steps_are_the_same_captured(late: str, number: Number, folder: Path):
     epochs = number(40)
     settings: dict[str, Any] = {"epochs": epochs, "schedule": "one_cycle"}
     rows, values, _ = fitted(folder, capture=False, **settings)

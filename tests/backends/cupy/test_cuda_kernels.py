@@ -20,7 +20,7 @@ import shim
 from fake_cupy import FakeCupy, installed
 from kernel_checks import CHECK_FAILED, CHECKS, MODULES, SANITIZER_FAILED
 from processes import ROOT, SUPPORT
-from tiers import EVERYTHING, full
+from tiers import Number, full
 from window_checks import READS_TOO_MUCH
 
 from xpnet.backends.cupy import launch as cuda_launch
@@ -40,8 +40,8 @@ def backend(folder: Path) -> Iterator[CupyBackend]:
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=full) if name in IN_FULL else name
                                   for name in CHECKS])
-def test_kernels_agree_with_base(name: str, backend: CupyBackend):
-    CHECKS[name](backend, [""])
+def test_kernels_agree_with_base(name: str, backend: CupyBackend, number: Number):
+    CHECKS[name](backend, [""], number)
 
 
 # --- in a process of its own, with AddressSanitizer and UBSan -------------------------------------
@@ -78,8 +78,8 @@ Outcomes = dict[str, subprocess.CompletedProcess[str]]
 def checked(families: Path) -> Outcomes:
     """The outcome of each check, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CHECKS, pool.map(lambda name: check(families, [name], "--sanitize", "O1"),
-                                         CHECKS)))
+        return dict(zip(CHECKS, pool.map(
+            lambda name: check(families, [name], "--everything", "--sanitize", "O1"), CHECKS)))
 
 
 @full
@@ -99,7 +99,7 @@ SANITIZED = "--sanitize", "O0"
 
 
 @pytest.fixture(scope="module")
-def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def mutants(everything: bool, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """The outcome of each mutant's check, two at a time: without sanitizers, which takes two thirds
     of the time, and with them if no result was wrong."""
     libraries = tmp_path_factory.mktemp("mutants")          # not kept
@@ -112,12 +112,13 @@ def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         text = file.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
         file.write_text(text.replace(old, new), encoding="utf-8")
-        result = check(libraries, [failing], "--kernels", str(sources), *QUICKLY)
+        options = ["--kernels", str(sources), *QUICKLY, *["--everything"] * everything]
+        result = check(libraries, [failing], *options)
         return (result if result.returncode == CHECK_FAILED else
-                check(libraries, [failing], "--kernels", str(sources), *QUICKLY, *SANITIZED))
+                check(libraries, [failing], *options, *SANITIZED))
 
     with ThreadPoolExecutor(2) as pool:
-        names = [name for name in MUTANTS if EVERYTHING or name in IN_FIRST_TIER]
+        names = [name for name in MUTANTS if everything or name in IN_FIRST_TIER]
         return dict(zip(names, pool.map(run, names)))
 
 
@@ -142,7 +143,7 @@ def test_without_a_mistake_the_same_run_passes(folder: Path):
     names = sorted({failing for *_, failing in MUTANTS.values()})
     halves = names[:len(names) // 2], names[len(names) // 2:]
     with ThreadPoolExecutor(2) as pool:
-        for result in pool.map(lambda half: check(folder, half, *QUICKLY), halves):
+        for result in pool.map(lambda half: check(folder, half, *QUICKLY, "--everything"), halves):
             assert result.returncode == 0, result.stderr[-3000:]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from host_mutants import MUTANTS
 from processes import ROOT, SUPPORT
-from tiers import EVERYTHING, first, full
+from tiers import first, full
 
 IN_FIRST_TIER = "an array from the host in a graph",
 Outcomes = dict[str, subprocess.CompletedProcess[str]]
@@ -31,9 +31,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(folder: Path) -> Outcomes:
+def outcomes(everything: bool, folder: Path) -> Outcomes:
     """The outcome of each mistake's test, two at a time."""
-    names = list(MUTANTS) if EVERYTHING else IN_FIRST_TIER
+    names = list(MUTANTS) if everything else IN_FIRST_TIER
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(lambda name: run("--mistake", name, MUTANTS[name].test),
                                         names)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiers import EVERYTHING, first
+from tiers import first
 
 from benchmarks.gpu.sass import resources
 from xpnet.backends.cupy import launch as cuda_launch
@@ -18,9 +18,6 @@ from xpnet.backends.cupy.backend import kernels
 
 ARCHITECTURES = first(["sm_80", "sm_90", "sm_120"], "sm_90")
 IN_FIRST_TIER = "im2col", "product"     # g++ compiles the others in that tier
-# Products take as long to compile as all other families. The first tier compiles every fourth one,
-# and g++ all of them, for the tests on the CPU.
-STEP = {"product": 1 if EVERYTHING else 4}
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +52,9 @@ class Compiled:
 
 
 @cache
-def compile_family(nvrtc: Any, headers: Path, family: str, arch: str) -> Compiled:
-    """What CuPy does for a RawModule, with its options."""
-    names = kernels()[family][::STEP.get(family, 1)]
+def compile_family(nvrtc: Any, headers: Path, family: str, arch: str, step: int = 1) -> Compiled:
+    """What CuPy does for a RawModule, with its options; of the kernels each `step`-th."""
+    names = kernels()[family][::step]
     program = nvrtc.createProgram(cuda_launch.source(family), f"{family}.cu", (), ())
     try:
         for name in names:
@@ -75,17 +72,23 @@ def compile_family(nvrtc: Any, headers: Path, family: str, arch: str) -> Compile
         nvrtc.destroyProgram(program)
 
 
+def step_for(family: str, everything: bool) -> int:
+    """Products take as long to compile as all other families. The first tier compiles every fourth
+    one, and g++ all of them, for the tests on the CPU."""
+    return 4 if family == "product" and not everything else 1
+
+
 def as_bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("family", first(kernels(), *IN_FIRST_TIER))
-def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, nvrtc: Any,
-                                                        headers: Path):
+def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, everything: bool,
+                                                        nvrtc: Any, headers: Path):
     if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
-    compiled = compile_family(nvrtc, headers, family, arch)
+    compiled = compile_family(nvrtc, headers, family, arch, step_for(family, everything))
     assert compiled.log.strip("\0\n ") == ""
     assert compiled.code.startswith(b"\x7fELF")
     for name, symbol in compiled.mangled.items():
@@ -115,11 +118,12 @@ def test_the_widest_instantiations_move_16_bytes_at_once(family: str, nvrtc: Any
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_products_keep_their_sums_in_registers(arch: str, nvrtc: Any, headers: Path):
+def test_products_keep_their_sums_in_registers(arch: str, everything: bool, nvrtc: Any,
+                                               headers: Path):
     """And use no more registers than the plans assume for the blocks that run at once."""
     if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
-    compiled = compile_family(nvrtc, headers, "product", arch)
+    compiled = compile_family(nvrtc, headers, "product", arch, step_for("product", everything))
     found, products = resources(compiled.code), 0
     every = [(math, tile) for math in plans.MATHS for tile in math.tiles]
     for math, tile in every:
