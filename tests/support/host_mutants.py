@@ -151,7 +151,7 @@ MUTANTS: dict[str, Mutant] = {
         f"{GRAPHS}a_captured_step_has_the_learning_rate_of_its_call",
         "AssertionError"),
     "the share of a batch in its group is a number in the graph": Mutant(
-        "xpnet/training/step.py", "self._shares[number:number + 1].astype(dy.dtype)",
+        "xpnet/training/step.py", "shares[number:number + 1].astype(dy.dtype)",
         "dy.dtype.type(self._sent[number])", GROUPS, "AssertionError"),
     "the shares of a batch have another address in each step": Mutant(
         "xpnet/training/step.py", "net.backend.assign(self._shares, member.shares)",
