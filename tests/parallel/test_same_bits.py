@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nets import blobs, small
 from shared_trainings import CASES, train
-from tiers import first
+from tiers import first, full
 from trainings import X, Y, a_network, bits, options
 
 import xpnet as xn
@@ -67,6 +67,36 @@ def test_50_steps_agree_with_one_process(loss, deterministic):
             DataParallel(communicator, deterministic=deterministic))):
         np.testing.assert_allclose(found, parameters, rtol=0, atol=1e-10)
         np.testing.assert_allclose(other, accuracy, rtol=1e-12)
+
+
+def dense() -> list[xn.Layer]:
+    return [xn.Linear(32, activation="relu"), xn.Linear(3)]
+
+
+def convolutional() -> list[xn.Layer]:
+    return [xn.Reshape((2, 1, 1)), xn.ZeroPad2d(3), xn.Conv2d(8, 3, bias=False),
+            xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2), xn.Flatten(), xn.Linear(3)]
+
+
+@pytest.mark.parametrize("layers, optimizer", [
+    (dense, lambda: xn.SGD(0.1, 0.9)), (convolutional, xn.Adam),
+    pytest.param(convolutional, lambda: xn.SGD(0.01, 0.9), marks=full)])
+def test_50_steps_in_plain_mode_agree_in_float32(layers, optimizer):
+    """With those of one process without ranks; and the network learns."""
+    x, y = blobs(90)
+
+    def result(parallel: Any) -> np.ndarray:
+        net = xn.Sequential(layers(), input_shape=(2,), backend="numpy")
+        history = net.fit(x, y, loss="cross_entropy", optimizer=optimizer(), steps=50,
+                          batch_size=30, verbose=False, parallel=parallel)
+        assert history["loss"][-1] < history["loss"][0] / 2
+        return net.parameters.copy()
+
+    alone = result(None)
+    for ranks in 1, 2, 4:
+        for found in in_threads(ranks, lambda communicator: result(
+                DataParallel(communicator, deterministic=False, sync=True))):
+            np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
