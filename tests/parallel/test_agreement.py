@@ -17,8 +17,18 @@ from trainings import X, Y, a_network, options
 
 import xpnet as xn
 from xpnet.parallel import DataParallel, in_threads
+from xpnet.training.same import network_facts
 
 x, y = blobs(40)
+
+
+def with_layers(between: xn.Layer | None = None, *, frozen: bool = False, lr_scale: float = 1.0
+                ) -> xn.Sequential:
+    """The network of `small`, with a difference that no parameter shows."""
+    net = xn.Sequential([xn.Linear(16, activation="relu"), between or xn.Dropout(0.1),
+                         xn.Linear(3)], input_shape=(2,), backend="numpy")
+    net.layers[0].trainable, net.layers[0].lr_scale = not frozen, lr_scale
+    return net
 
 
 def fit(communicator: Any, net: Any = None, sync: bool = False, **changes: Any) -> xn.History:
@@ -35,6 +45,11 @@ def fit(communicator: Any, net: Any = None, sync: bool = False, **changes: Any) 
     (lambda: {"optimizer": xn.SGD(0.1)}, "optimizer .* on rank 1"),
     (lambda: {"loss": xn.CrossEntropy(label_smoothing=0.1)}, "loss .* on rank 1"),
     (lambda: {"sync": True}, "sync True on rank 1 instead of False"),
+    (lambda: {"epochs": 3}, "epochs 3 on rank 1 instead of 1"),
+    (lambda: {"net": with_layers(xn.Dropout(0.2))}, r"layer dropout1 .Dropout\(p=0.2.* on rank 1"),
+    (lambda: {"net": with_layers(frozen=True)}, "layer linear1 .Linear.*, frozen. on rank 1"),
+    (lambda: {"net": with_layers(lr_scale=0.5)}, "layer linear1 .*, lr_scale=0.5. on rank 1"),
+    (lambda: {"net": with_layers(xn.Tanh(name="dropout1"))}, "layer dropout1 .Tanh.* on rank 1"),
 ])
 def test_a_difference_is_named_on_every_rank(change, message):
     messages = []
@@ -49,6 +64,18 @@ def test_a_difference_is_named_on_every_rank(change, message):
     assert len(messages) == 2 and len({*messages}) == 1
     with pytest.raises(ValueError, match=f"fit: expected the same on every rank.*{message}"):
         raise ValueError(messages[0])
+
+
+@pytest.mark.parametrize("name", ["xpnet", "numpy"])
+def test_other_versions_are_refused(name):
+    """The ranks are threads, so one is given facts of another version."""
+    def run(communicator: Any) -> None:
+        parallel = DataParallel(communicator)
+        facts = network_facts(small())
+        parallel.agree("fit", facts | ({name: "9.9"} if communicator.rank == 1 else {}))
+
+    with pytest.raises(ValueError, match=f"Received: {name} '9.9' on rank 1 instead of '"):
+        in_threads(2, run)
 
 
 def test_an_optimizer_that_was_used_before_on_one_rank_is_refused():

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import described
 from xpnet.graph import Graph
-from xpnet.layer import Array
+from xpnet.layer import Array, Layer
 
 SAMPLED = 64            # samples whose content is in a fingerprint
 
@@ -30,11 +31,20 @@ def fingerprint(a: Any) -> str:
 
 def network_facts(net: Graph, slots: Sequence[Array] = ()) -> dict[str, Any]:
     """What has to be the same on every rank at the start; `slots` are those of the optimizer."""
-    version = vars(sys.modules["xpnet"])["__version__"]     # importing xpnet would be a circle
-    return {"network": [repr(node) for node in net.nodes], "dtype": str(net.dtype),
-            "seed": net.seed, "epochs": net.epochs, "parameters": digest(net),
-            "slots": digest(net, slots) if slots else "",
-            "xpnet": version, "numpy": np.__version__}
+    graph = [f"{node.name}({', '.join(parent.name for parent in node.parents)})"
+             for node in net.nodes]
+    backend = net.backend.name.partition(":")[0]
+    versions = {name: vars(sys.modules[name])["__version__"]    # importing xpnet would be a circle
+                for name in ("xpnet", "numpy", backend) if name in sys.modules}
+    return {**{f"layer {name}": _settings(layer) for name, layer in net.layer_names.items()},
+            "network": graph, "inputs": [list(node.shape) for node in net.in_nodes],
+            "dtype": str(net.dtype), "seed": net.seed, "trained epochs": net.epochs,
+            "parameters": digest(net), "slots": digest(net, slots) if slots else "", **versions}
+
+
+def _settings(layer: Layer) -> str:
+    return (described(layer) + ("" if layer.trainable else ", frozen")
+            + ("" if layer.lr_scale == 1 else f", lr_scale={layer.lr_scale:g}"))
 
 
 def digest(net: Graph, arrays: Sequence[Array] = ()) -> str:
