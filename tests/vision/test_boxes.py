@@ -106,6 +106,22 @@ def test_overlaps_and_their_gradients(kind):
             assert slopes[k][n] == pytest.approx((above - below) / 2e-6, abs=2e-8)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_that_fits_exactly_has_no_gradient(kind):
+    """And where some corners are equal, it is the mean of those on both sides, which central
+    differences compute."""
+    box, right = [1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 3.0, 5.0]
+    for dtype in (np.float32, np.float64):
+        b = np.array([box], dtype).T
+        value, slopes = overlap(np, b, b, kind)
+        assert value.tolist() == [1] and not np.any(slopes) and slopes[0].dtype == dtype
+    iou, v = relative("iou", box, right), (4 / math.pi**2 * (math.atan(2 / 3) - math.atan(3)) ** 2)
+    for k, slope in enumerate(overlap(np, np.array([box]).T, np.array([right]).T, kind)[1]):
+        ends = [[*box[:k], box[k] + h, *box[k + 1:]] for h in (1e-6, -1e-6)]
+        above, below = (relative(kind, end, right, v / (1 - iou + v)) for end in ends)
+        assert slope[0] == pytest.approx((above - below) / 2e-6, abs=2e-6), k
+
+
 def test_descent_on_giou_brings_boxes_together():
     """IoU alone has no gradient where boxes are apart."""
     a, b = np.array([0.0, 0, 1, 1]), np.array([3.0, 3, 5, 6])

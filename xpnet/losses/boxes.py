@@ -32,8 +32,9 @@ class BoxIoU(Loss):
 
     v = 4 / pi^2 (arctan(w_b / h_b) - arctan(w_a / h_a))^2, alpha = v / (1 - IoU + v), which counts
     as a constant in the gradient. With d' for the derivative by a coordinate of a: dIoU = (I' - IoU
-    U') / U, d(GIoU) = dIoU + U' / C - U C' / C^2. A box with x2 < x1 or y2 < y1 counts as empty. If
-    the union is empty, IoU is 0.
+    U') / U, d(GIoU) = dIoU + U' / C - U C' / C^2. Where edges of a and b are equal, it is the mean of
+    the derivatives on both sides. A box with x2 < x1 or y2 < y1 counts as empty. If the union is
+    empty, IoU is 0.
 
     Args:
         kind: "iou", "giou", "diou" or "ciou".
@@ -69,9 +70,15 @@ class _Axis:
         self.gap = 0.5 * (low + high - goal_low - goal_high)
         one = (high > low).astype(self.size.dtype)
         self.d_size = -one, one
-        meets = self.inner > 0
-        self.d_inner = (-one * (meets & (low > goal_low)), one * (meets & (high < goal_high)))
-        self.d_outer = -one * (low < goal_low), one * (high > goal_high)
+        meets = one * (self.inner > 0)
+        self.d_inner = -meets * _above(low, goal_low), meets * _above(goal_high, high)
+        self.d_outer = -one * _above(goal_low, low), one * _above(high, goal_high)
+
+
+def _above(a: Array, b: Array) -> Array:
+    """1 where a > b, 0 where a < b, and 1/2 where they are equal: the mean of the derivatives on
+    both sides, so that the gradient of a box that fits exactly is 0."""
+    return 0.5 * ((a > b).astype(a.dtype) + (a >= b).astype(a.dtype))
 
 
 def overlap(xp: Any, a: Array, b: Array, kind: str = "iou") -> tuple[Array, list[Array]]:
