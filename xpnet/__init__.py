@@ -33,6 +33,7 @@ from xpnet.training import (
     History,
     JSONLog,
     Run,
+    RunningStatistics,
     StopOnNaN,
     TensorBoard,
     Timing,
@@ -52,7 +53,8 @@ __version__ = "0.1.0"
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
     "ChunkPredictor", "EarlyStopping", "Ensemble", "ExponentialMovingAverage", "GradientNorms",
-    "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "Sequential",
+    "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "RunningStatistics",
+    "Sequential",
     "StopOnNaN", "TensorBoard", "Timing", "TrainStep", "Window", "available", "functional",
     "get_backend", "get_num_threads", "load", "metrics", "set_num_threads", "split",
 ]

@@ -9,8 +9,13 @@ change.
 
 from xpnet.explain.field import receptive_field
 from xpnet.explain.grad_cam import grad_cam
+from xpnet.explain.gradients import gradient_sizes
 from xpnet.explain.maximization import maximize
 from xpnet.explain.occlusion import occlusion
 from xpnet.explain.saliency import saliency, smooth_gradient
+from xpnet.explain.surface import loss_surface
 
-__all__ = ["grad_cam", "maximize", "occlusion", "receptive_field", "saliency", "smooth_gradient"]
+__all__ = [
+    "grad_cam", "gradient_sizes", "loss_surface", "maximize", "occlusion", "receptive_field",
+    "saliency", "smooth_gradient",
+]

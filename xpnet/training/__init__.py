@@ -10,12 +10,13 @@ from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
 from xpnet.training.measuring import GradientNorms, Timing
 from xpnet.training.prediction import evaluate, predict
+from xpnet.training.recording import RunningStatistics
 from xpnet.training.step import TrainStep
 from xpnet.training.stopping import EarlyStopping
 from xpnet.training.tensorboard import TensorBoard
 
 __all__ = [
     "CSVLog", "Callback", "Checkpoint", "ChunkPredictor", "EarlyStopping",
-    "ExponentialMovingAverage", "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN",
-    "TensorBoard", "Timing", "TrainStep", "evaluate", "fit", "predict",
+    "ExponentialMovingAverage", "GradientNorms", "History", "JSONLog", "Run", "RunningStatistics",
+    "StopOnNaN", "TensorBoard", "Timing", "TrainStep", "evaluate", "fit", "predict",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from xpnet.checks import finite_array
 from xpnet.dlpack import host_array
-from xpnet.graph import Graph
+from xpnet.graph import Graph, Hook
 from xpnet.inspect.memory import explained
 from xpnet.layer import Array
 from xpnet.node import Node
@@ -18,7 +18,8 @@ from xpnet.training.prediction import as_given
 
 
 def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = None,
-                   loss: Any = None, output_gradient: Any = None) -> Any:
+                   loss: Any = None, output_gradient: Any = None, hook: Hook | None = None
+                   ) -> Any:
     """dx = dL/dx for a loss L of the targets, or dx = d(sum of G y)/dx for a given G.
 
     The network is in prediction mode: dropout is off, batch norm uses its running statistics. x is
@@ -33,6 +34,7 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = Non
         lengths: see `fit`. The gradient of padding is 0.
         loss: with a target; by default the loss of the last fit, with its loss_weights.
         output_gradient: G, batch-first and shaped like the output, instead of a target.
+        hook: called for each node in the backward pass, see Graph.run_backward.
 
     Returns:
         A batch-first NumPy array like x, or a list of arrays; for several inputs a list or dict.
@@ -58,7 +60,7 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = Non
                     for goal, y, target, mask in zip(aims, ys, given, masks, strict=True)]
                    if aims else net.without_padding(xs, nodes, given))
             gradients = [*zip(nodes, dys, strict=True)]
-            dxs = net.run_backward(gradients, to_inputs=True)
+            dxs = net.run_backward(gradients, hook=hook, to_inputs=True)
         finally:
             net.forget()
             net.grads[...] = before

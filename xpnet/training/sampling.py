@@ -68,6 +68,46 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, lengths: Any = Non
             net.outs.pack(as_given(net, xs, nodes, spreads, lengths)))
 
 
+def samples_of(net: Graph, x: Any, samples: int = 50, *, loss: Any = None) -> Any:
+    """The predictions y_t themselves, t = 1 .. T, of which `predict_samples` computes mean and
+    spread, with the same masks: (T, N, ...); for several outputs a list or dict.
+
+    Args:
+        x: batch-first samples (N, ...), one batch.
+        samples: number of predictions, T.
+        loss: that of the last `fit` by default.
+
+    Raises:
+        ValueError: `loss` is missing and the network does not know one.
+    """
+    who = "samples_of"
+    expect_instance(who, "net", net, Graph, "a Network")
+    aims = known_goals(net, loss, None, who)
+    xs = net.check_inputs(x)
+    samples = expect_integer(who, "samples", samples)
+    found = [np.empty((samples, len(xs[0]), *node.shape), net.dtype) for node in net.outs.nodes]
+    with explained(net, who, len(xs[0]), mode=SAMPLE), net.backend.stream():
+        batch, before = Batches(net, xs, len(xs[0])).get(0), net.counters.copy()
+        probabilities = [probability(net.backend, goal) for goal in aims]
+        try:
+            for t in range(samples):
+                ys = _drawn(net, batch, probabilities)
+                for out, y in zip(found, ys, strict=True):
+                    out[t] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
+        finally:
+            net.counters[...] = before
+    return net.outs.pack(found)
+
+
+def _drawn(net: Graph, xs: Sequence[Array], probabilities: Sequence[Callable[[Array], Array]]
+           ) -> list[Array]:
+    """One prediction with dropout on, with masks of its own."""
+    ys = net.run(xs, net.outs.nodes, SAMPLE)
+    net.counters[1] += net.counters.dtype.type(1)
+    ys = [function(y) for function, y in zip(probabilities, ys, strict=True)]
+    return net.without_padding(xs, net.outs.nodes, ys)
+
+
 def _moments(net: Graph, xs: Sequence[Array], samples: int,
              probabilities: Sequence[Callable[[Array], Array]]) -> list[tuple[Array, Array]]:
     """Mean and standard deviation of each output for a batch, without keeping the predictions
@@ -76,11 +116,7 @@ def _moments(net: Graph, xs: Sequence[Array], samples: int,
     sums = [(net.backend.zeros(shape, np.float64), net.backend.zeros(shape, np.float64))
             for shape in shapes]
     for t in range(1, samples + 1):
-        ys = net.run(xs, net.outs.nodes, SAMPLE)
-        net.counters[1] += net.counters.dtype.type(1)
-        ys = [function(y) for function, y in zip(probabilities, ys, strict=True)]
-        for (mean, squares), y in zip(sums, net.without_padding(xs, net.outs.nodes, ys),
-                                      strict=True):
+        for (mean, squares), y in zip(sums, _drawn(net, xs, probabilities), strict=True):
             y = y.astype(np.float64)
             difference = y - mean
             mean += difference / t
