@@ -12,12 +12,14 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.checks import is_plain_name
 from xpnet.graph import Input
-from xpnet.io.onnx.fold import Batch, Room, integers, repeats
+from xpnet.io.onnx.fold import TEMPORARY, Batch, Room, integers, repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.nodes import Operation
+from xpnet.io.onnx.read import MOST_AXES
 from xpnet.layer import Layer, Shape
 from xpnet.node import Node
 
+REAL = 4                    # bytes of a float32
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -117,13 +119,11 @@ class Builder:
         except ValueError as error:
             raise UnsupportedError(str(error).rstrip(".")) from error
         declared = {p.name: p.shape for p in layer.parameters + layer.states}
+        self.room.take(2 * REAL * sum(map(math.prod, declared.values())))   # with gradients
         for array, values in (arrays or {}).items():
             if values.shape != declared[array]:
                 raise UnsupportedError(f"its {array} has the shape {values.shape} and not "
                                        f"{declared[array]}")
-            if 0 in values.strides:             # of one number, which the file has once
-                self.room.expect(values.nbytes)
-                self.room.left -= values.nbytes
             self.arrays[f"{layer.name}.{array}"] = values
         if key is not None:
             self._shared[known] = layer
@@ -207,7 +207,21 @@ class Reading:
         array = self._array(number, what)
         if array.dtype == object or array.dtype.kind not in "fiu":
             raise UnsupportedError(f"its {what} is not made of real numbers")
+        if 0 in array.strides:              # one number, of which larger arrays may be made
+            self.expect_room(array.size)
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+    def expect_room(self, elements: int) -> None:
+        """Raise UnsupportedError if there is no room for parameters of this many elements."""
+        self.builder.room.expect(TEMPORARY * REAL * elements)
+
+    def few(self, number: int, what: str) -> list[Any]:
+        """Numbers for the axes of a value, such as a shape, in which the number of samples may
+        be."""
+        array = self.array(number, what)
+        if array.size > MOST_AXES:
+            raise UnsupportedError(f"its {what} has {array.size} numbers")
+        return array.reshape(-1).tolist()
 
     def ints(self, number: int, what: str) -> list[int] | None:
         """Integers such as axes; None if the input is left out."""
@@ -253,6 +267,8 @@ class Reading:
         """The same elements in another shape."""
         if math.prod(shape) != math.prod(value.shape):
             raise UnsupportedError(f"its input has samples of shape {value.shape} and not {shape}")
+        if len(shape) > MOST_AXES:
+            raise UnsupportedError(f"its output has {len(shape) + 1} axes")
         return replace(value, shape=tuple(shape), name=self.name,
                        batch=value.batch if batch is None else batch)
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.nodes import Operation
+from xpnet.io.onnx.read import MOST_AXES
 
 MOST_MADE = 1 << 24         # elements of an array that is made here, and takes memory
 MOST_ELEMENTS = 1 << 31     # of a view that repeats one number, which takes none
-MOST_BYTES = 1 << 26        # of all arrays made here, besides four times the size of the file
-MOST_INTEGERS = 1 << 16     # of axes, shapes and other settings
+MOST_BYTES = 48 << 20       # of what is made of a file, besides six times its size
+TEMPORARY = 3               # arrays that are needed to compute one, itself included
+MOST_INTEGERS = 1 << 12     # of axes and other settings
 MOST_SIZES = 1 << 12        # of arrays with the number of samples
 LARGEST = 1 << 63
 Function = Callable[..., Any]       # of an operation and arrays (None for an input left out)
@@ -56,25 +58,35 @@ class Batch:
 
 
 class Room:
-    """The memory that arrays made of a file's constants may take together.
+    """The memory that may be taken by what is made of a file: arrays that are computed of its
+    constants, parameters and their gradients.
+
+    A file of float16 needs six times its size: its numbers become float32, and so do parameters and
+    gradients.
 
     Args:
         size: of the file, in bytes.
     """
 
     def __init__(self, size: int) -> None:
-        self.left = MOST_BYTES + 4 * size
+        self.left = MOST_BYTES + 6 * size
 
     def expect(self, size: int) -> None:
-        """Raise UnsupportedError if there is no room for an array of this many bytes."""
+        """Raise UnsupportedError if there is no room for this many bytes."""
         if size > self.left:
-            raise UnsupportedError(f"it makes an array of {size:,} bytes, more than a file of this "
+            raise UnsupportedError(f"it takes {size:,} bytes of memory, more than a file of this "
                                    "size may")
 
-    def take(self, results: list[np.ndarray], given: list[np.ndarray]) -> None:
-        """Count new arrays; views of `given` take no memory."""
-        self.left -= sum(array.nbytes for array in results if 0 not in array.strides
-                         and not any(np.may_share_memory(array, one) for one in given))
+    def take(self, size: int) -> None:
+        """Count bytes that are kept. Raises UnsupportedError if there is no room for them."""
+        self.expect(size)
+        self.left -= size
+
+
+def new_bytes(results: list[np.ndarray], given: list[np.ndarray]) -> int:
+    """The memory of new arrays; views of `given` take none."""
+    return sum(array.nbytes for array in results if 0 not in array.strides
+               and not any(np.may_share_memory(array, one) for one in given))
 
 
 def repeats(array: np.ndarray) -> bool:
@@ -94,6 +106,8 @@ def integers(array: np.ndarray, what: str) -> list[int]:
 
 def made(shape: Any, most: int = MOST_MADE) -> tuple[int, ...]:
     """A shape for a new array, with 1 for the number of samples: such arrays are broadcast."""
+    if np.size(shape) > MOST_AXES:
+        raise UnsupportedError(f"it makes an array of {np.size(shape)} axes")
     sizes = [1 if isinstance(n, Batch) else int(n) for n in np.reshape(shape, -1).tolist()]
     if any(size < 0 for size in sizes) or math.prod(sizes) > most:
         raise UnsupportedError(f"it makes an array of shape {sizes}")
@@ -105,7 +119,7 @@ def elementwise(function: Callable[[Any, Any], Any]) -> Function:
         if np.broadcast_shapes(a.shape, b.shape) not in (a.shape, b.shape):
             made(np.broadcast_shapes(a.shape, b.shape))
         result = function(a, b)
-        return result if result.dtype == object else result.astype(np.result_type(a, b))
+        return result if result.dtype == object else result.astype(np.result_type(a, b), copy=False)
     return fold
 
 
@@ -278,20 +292,20 @@ def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> l
     known = [a for a in arrays if a is not None]
     if any(map(repeats, known)):
         raise UnsupportedError("it makes an array of one repeated number")
-    sizes = [a.size for a in known if a.dtype == object]
-    if sizes and (max(sizes) > MOST_SIZES or operation.kind == "Pow"):
+    if operation.kind == "Pow" and any(a.dtype == object for a in known):
         raise UnsupportedError("nothing here computes it with the number of samples")
     try:
-        room.expect(bytes_of(operation, known))
+        room.expect(TEMPORARY * bytes_of(operation, known))
         with np.errstate(all="ignore"):
             found = FOLD[operation.kind](operation, *arrays)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise UnsupportedError(f"it cannot be computed ({' '.join(str(error).split())})") from error
     # NumPy returns an element of an array of objects, and not an array of no axes
     results = [np.asarray(one) for one in (found if isinstance(found, list) else [found])]
-    room.take(results, known)
-    if any(array.dtype == object and not all(map(_moderate, array.flat)) for array in results):
-        raise UnsupportedError("its numbers are too large")
+    room.take(new_bytes(results, known))
+    sizes = [array for array in results if array.dtype == object]
+    if any(array.size > MOST_SIZES or not all(map(_moderate, array.flat)) for array in sizes):
+        raise UnsupportedError("its numbers are too large or too many")
     return results
 
 

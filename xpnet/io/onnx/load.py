@@ -50,6 +50,7 @@ READ = {**read_activations.READ, **read_merges.READ, **read_normalization.READ,
         **read_sequences.READ, **read_shapes.READ, **read_windows.READ}
 WHO = "load_onnx"
 MOST_AXES = 8           # of an input
+MOST_TEXT = 1 << 20     # characters of the names of classes
 
 
 class _Failed:
@@ -86,8 +87,9 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     backend, seed = get_backend(backend), expect_seed(WHO, seed)
     onnx = library(WHO)
     model = read_model(onnx, path, WHO)
-    program = Program(onnx, model.graph, Tensors(onnx, path))
-    room = Room(model.ByteSize())
+    tensors = Tensors(onnx, path)
+    program = Program(onnx, model.graph, tensors)
+    room = Room(model.ByteSize() + tensors.taken.total())
     program.operations = fold_constants(program.operations, program.constants, room)
     names = _output_names(model, program, outputs)
     program.operations = rewrite(program, names)
@@ -138,7 +140,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         names = printable(", ".join(value.name for value in inputs))
         raise ValueError(f"{WHO}: expected input_shape to be a dict with shapes for {names}, or "
                          f"one shape for a single input. Received: input_shape={shown(given)}.")
-    missing, found = [], {}
+    missing, found, time_first = [], {}, _time_first(operations)
     for value in inputs:
         tensor = value.type.tensor_type
         sizes = [d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None
@@ -146,7 +148,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         if not value.type.HasField("tensor_type") or not 1 <= len(sizes) <= MOST_AXES:
             raise ValueError(f"{WHO}: expected inputs that are arrays with a batch axis. "
                              f"Received: {shown(value.name)} with {len(sizes)} axes.")
-        batch = _batch_axis(value.name, sizes, operations)
+        batch = _batch_axis(sizes, value.name in time_first)
         sample: list[Any] = [*sizes[:batch], *sizes[batch + 1:]]
         if value.name in shapes:
             sample = _given_shape(value.name, sample, shapes[value.name])
@@ -164,13 +166,17 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         for name, (shape, batch, _, integer) in found.items()}
 
 
-def _batch_axis(name: str, sizes: Sequence[int | None], operations: Sequence[Operation]) -> int:
-    """The first axis. The second one of sequences and states that a recurrent operator reads; and
-    a free axis if the first one has a size above 1."""
-    for operation in operations:
-        if (operation.kind in read_sequences.READ and not operation.attributes.get("layout", 0)
-                and name in (*operation.inputs[:1], *operation.inputs[5:])):
-            return 1
+def _time_first(operations: Sequence[Operation]) -> set[str]:
+    """The sequences and states that recurrent operators read with the batch as second axis."""
+    return {name for operation in operations if operation.kind in read_sequences.READ
+            and not operation.attributes.get("layout", 0)
+            for name in (*operation.inputs[:1], *operation.inputs[5:])}
+
+
+def _batch_axis(sizes: Sequence[int | None], time_first: bool) -> int:
+    """The first axis, or a free axis if the first one has a size above 1."""
+    if time_first:
+        return 1
     if sizes[0] in (None, 1) or None not in sizes:
         return 0
     return sizes.index(None)
@@ -247,14 +253,16 @@ def _read(reading: Reading) -> Sequence[Any]:
 def _ports(builder: Builder, values: Mapping[str, Any], inputs: Sequence[str],
            outputs: Sequence[str]) -> tuple[Any, Any]:
     nodes: dict[str, Node] = {}
+    taken: set[Node] = set()
     for name in outputs:
         value = values.get(name)
         if not isinstance(value, Value):
             raise UnsupportedError(f"the output {shown(name)}, which depends on no input")
         node = builder.plain(value)
-        if node.layer is None or node in nodes.values():        # an output is a node of its own
+        if node.layer is None or node in taken:     # an output is a node of its own
             node = builder.add(L.Identity(), node, name=name)
         nodes[name] = node
+        taken.add(node)
     needed = {*topological([*nodes.values()])}
     ins = {name: values[name].node for name in inputs if values[name].node in needed}
     return tuple(next(iter(ports.values())) if len(ports) == 1 else ports
@@ -280,7 +288,7 @@ def _trained(model: Any, graph: Graph) -> Trained:
     if about.get("xpnet.image_fit") in FITS:
         found = replace(found, image_fit=about["xpnet.image_fit"])
     try:
-        classes = json.loads(about.get("xpnet.classes", "null"))
+        classes = json.loads(about.get("xpnet.classes", "null")[:MOST_TEXT])
         if isinstance(classes, list) and all(map(is_plain_name, classes)):
             names = expect_classes(WHO, classes, [node.shape for node in graph.outs.nodes])
             found = replace(found, classes=names)

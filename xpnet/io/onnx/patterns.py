@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.io.onnx.nodes import Operation, Program
+from xpnet.io.onnx.read import MOST_AXES
 
 X, W, B = "x", "W", "b"
 GAMMA, BETA, EPS, AXES, AXES2 = "gamma", "beta", "eps", "axes", "axes2"
 EXCHANGED = "Add", "Mul", "Max"
 RECURRENT = "RNN", "LSTM", "GRU"
+MOST_CENTRES = 1 << 16      # elements; they are a setting of the layer
 CLOSE = 1e-4                # relative: 1/6 may be written as 0.16667
 
 
@@ -92,9 +94,10 @@ def layer_norm(program: Program, match: Match) -> Operation | None:
         return None
     known = {leaf: constants[name] for leaf, name in leaves.items()}
     eps, axes = known[EPS], known[AXES]
-    if eps.size != 1 or known.get(AXES2, axes).tolist() != axes.tolist() or any(
-            len(without_ones(known[leaf].shape)) > axes.size
-            for leaf in (GAMMA, BETA) if leaf in known):
+    if (eps.size != 1 or axes.size > MOST_AXES
+            or known.get(AXES2, axes).tolist() != axes.tolist()
+            or any(len(without_ones(known[leaf].shape)) > axes.size
+                   for leaf in (GAMMA, BETA) if leaf in known)):
         return None
     inputs = [values[X], values.get(GAMMA, ""), values.get(BETA, "")]
     last = match.operations[0]
@@ -113,8 +116,8 @@ def radial_basis(program: Program, match: Match) -> Operation | None:
     """-|x - C|^2, written out as export does it: 2 C x - |x|^2 - |C|^2."""
     gemm = next(operation for operation in match.operations if operation.kind == "Gemm")
     C, squares = (program.constants.get(match.values[name]) for name in (W, B))
-    if (C is None or squares is None or C.ndim != 2 or gemm.attributes.get("alpha") != 2
-            or not gemm.attributes.get("transB", 0)
+    if (C is None or squares is None or C.ndim != 2 or C.size > MOST_CENTRES
+            or gemm.attributes.get("alpha") != 2 or not gemm.attributes.get("transB", 0)
             or not np.allclose((C * C).sum(axis=1), squares, rtol=CLOSE)):
         return None
     return Operation("RBF", gemm.name, [match.values[X], match.values[W]],

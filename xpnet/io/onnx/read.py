@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from xpnet.io.onnx.library import UnsupportedError
 OLDEST = 7                      # opset
 MOST_ELEMENTS = 1 << 31         # of a tensor
 MOST_AXES = 32                  # of one
+MOST_NAMES = 1 << 18            # of nodes, values, attributes and tensors
+MOST_TENSORS = 1 << 16
 # The field of a tensor that holds its numbers if they are not raw bytes, by the name of its type
 FIELDS = {"FLOAT": "float_data", "DOUBLE": "double_data", "INT64": "int64_data",
           "UINT64": "uint64_data", "UINT32": "uint64_data",
@@ -42,6 +45,10 @@ def read_model(onnx: Any, path: Path, who: str) -> Any:
     except Exception as error:          # of protobuf, whose classes differ between its versions
         raise ValueError(f"{who}: expected an ONNX file. Received: {name}, which is "
                          f"{_what(name)}.") from error
+    if (sum(1 for _ in _texts(model.graph)) > MOST_NAMES
+            or len(model.graph.initializer) > MOST_TENSORS):
+        raise ValueError(f"{who}: expected at most {MOST_TENSORS:,} tensors, and {MOST_NAMES:,} "
+                         f"names of nodes, values and attributes. Received: {name} with more.")
     if not all(isinstance(text, str) for text in _texts(model.graph)):
         raise ValueError(f"{who}: expected names in UTF-8. Received: {name}, which is damaged.")
     if not model.graph.output or not model.opset_import:
@@ -94,6 +101,7 @@ class Tensors:
 
     def __init__(self, onnx: Any, path: Path) -> None:
         self.onnx, self.folder = onnx, os.path.dirname(os.path.abspath(os.fspath(path)))
+        self.taken = Counter[str]()         # bytes of each file beside the model
 
     def read(self, tensor: Any) -> np.ndarray:
         """The array of a tensor. Raises UnsupportedError if its size does not fit its content, its
@@ -148,6 +156,10 @@ class Tensors:
                                                        and start + size <= about.st_size):
                 raise UnsupportedError(f"{what} is in {shown(name)}, which does not have {size} "
                                        f"bytes for it from byte {start} on")
+            self.taken[name] += size
+            if self.taken[name] > about.st_size:
+                raise UnsupportedError(f"{what} is in {shown(name)}, whose bytes belong to several "
+                                       "tensors")
             with open(file, "rb", closefd=False) as opened:
                 opened.seek(start)
                 return opened.read(size)

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet import layers as L
 from xpnet.io.onnx.build import Reading, Value, one_batch, unviewed
-from xpnet.io.onnx.fold import repeats
+from xpnet.io.onnx.fold import MOST_INTEGERS, repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read_activations import Read
 from xpnet.layer import Layer
@@ -50,8 +50,8 @@ def aligned(op: Reading) -> list[Value]:
 def with_constant(op: Reading) -> Value:
     """x + c, x - c, c - x, x c and x / c.
 
-    One number is fixed, and so are numbers of channels of an input of the network, which are mean
-    and standard deviation. All others are learned.
+    One number is fixed, and so are the numbers of channels of an input of the network, which are
+    mean and standard deviation, unless they are very many. All others are learned.
     """
     if len(op.inputs) != 2 or op.kind not in ("Add", "Sub", "Mul", "Div"):
         raise UnsupportedError("it has a constant input")
@@ -71,7 +71,8 @@ def with_constant(op: Reading) -> Value:
     of_input = value.node.layer is None and value.node.shape == value.shape
     if op.kind == "Div" and not c.all():
         raise UnsupportedError("it divides by 0")
-    if c.size == 1 or by_channel and of_input and (c.all() or op.kind != "Mul"):
+    if c.size == 1 or (by_channel and of_input and c.size <= MOST_INTEGERS
+                       and (c.all() or op.kind != "Mul")):
         return _fixed(op, value, c, first)
     kind, name = (L.Gain, "g") if op.kind in ("Mul", "Div") else (L.Shift, "b")
     numbers = 1 / c if op.kind == "Div" else -c if op.kind == "Sub" and first else c

@@ -76,6 +76,7 @@ def group_norm(op: Reading) -> Value:
     groups, C = op.attribute("num_groups", 1), value.shape[0]
     arrays = {name: op.numbers(number, what) for number, name, what in (
         (1, "gamma", "scale"), (2, "beta", "shift"))}
+    op.expect_room(C)
     arrays = {name: np.repeat(array, C // groups) if array.size == groups != C else array
               for name, array in arrays.items()}
     return op.add(L.GroupNorm(groups, eps=op.attribute("epsilon", 1e-5)), value, arrays=arrays,

@@ -18,7 +18,7 @@ from xpnet.io.onnx.read_activations import Read
 # --- views ----------------------------------------------------------------------------------------
 
 def reshape(op: Reading) -> Value:
-    value, wanted = op.value(), op.array(1, "shape").reshape(-1).tolist()
+    value, wanted = op.value(), op.few(1, "shape")
     if not op.attribute("allowzero", 0):
         full = value.full_shape
         if any(n == 0 for n in wanted[len(full):]):
@@ -151,8 +151,10 @@ def split(op: Reading) -> list[Value]:
     value = op.value()
     axis, count = value.sample_axis(op.attribute("axis", 0)), len(op.operation.outputs)
     size, sizes = value.shape[axis], op.ints(1, "parts")
+    if op.attribute("num_outputs", count) != count:
+        raise UnsupportedError(f"its num_outputs is not {count}, the number of its outputs")
     if sizes is None:
-        each = -(-size // op.attribute("num_outputs", count))
+        each = -(-size // count)
         sizes = [min(each, size - start) for start in range(0, size, each)]
     if sum(sizes) != size or len(sizes) < count:
         raise UnsupportedError(f"its parts are not {count} parts of {size} elements")
@@ -167,10 +169,14 @@ def gather(op: Reading) -> Value:
         return embedding(op)
     value, indices = op.value(), op.array(1, "indices")
     axis = value.sample_axis(op.attribute("axis", 0))
-    taken = [int(n) % value.shape[axis] for n in indices.reshape(-1)]
-    if not taken or taken != [*range(taken[0], taken[0] + len(taken))] or indices.ndim > 1:
+    if indices.ndim > 1 or not 0 < indices.size <= value.shape[axis]:
         raise UnsupportedError("its elements are not neighbours")
-    found = part(op, value, axis, taken[0], taken[-1] + 1)
+    op.expect_room(indices.size)
+    taken = indices.reshape(-1) % value.shape[axis]
+    start, stop = int(taken[0]), int(taken[0]) + len(taken)
+    if not np.array_equal(taken, np.arange(start, stop)):
+        raise UnsupportedError("its elements are not neighbours")
+    found = part(op, value, axis, start, stop)
     if indices.ndim == 1:
         return found
     shape = found.shape[:axis] + found.shape[axis + 1:]
@@ -257,7 +263,7 @@ def resize(op: Reading) -> Value:
     value = op.batch_first(0, 2, 3)
     sizes: list[int] | None = None
     if op.kind == "Upsample":
-        scales = op.numbers(1, "scales").reshape(-1).tolist()
+        scales = op.few(1, "scales")
         how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor",
                "mode": op.attribute("mode", "nearest")}
         axes = [*range(value.axes)]
@@ -270,7 +276,7 @@ def resize(op: Reading) -> Value:
         axes = [axis % value.axes for axis in op.attribute("axes", range(value.axes))]
         given = op.given(scales_at) and op.array(scales_at, "scales").size > 0
         if given:
-            scales = op.numbers(scales_at, "scales").reshape(-1).tolist()
+            scales = op.few(scales_at, "scales")
         else:
             sizes, scales = _sizes(op, value, axes, how), []
     by_axis = dict(zip(axes, scales if sizes is None else sizes, strict=True))
@@ -290,14 +296,14 @@ def resize(op: Reading) -> Value:
     row, maps = len(value.shape) == 2, as_maps(op, value)
     if row:
         outs, factors = [1, *outs], [1.0, *factors]
-    layer = upsample_like(maps.shape[1:], outs, factors, how)
+    layer = upsample_like(maps.shape[1:], outs, factors, how, op.builder.room)
     found = op.add(layer, maps)
     return as_signal(op, found) if row else found
 
 
 def _sizes(op: Reading, value: Value, axes: list[int], how: dict[str, Any]) -> list[int]:
     """The sizes of the output along the axes; that of the batch is ignored."""
-    wanted = op.array(3, "sizes").reshape(-1).tolist()
+    wanted = op.few(3, "sizes")
     full = value.full_shape
     found = [1 if axis == value.batch else int(n) for axis, n in zip(axes, wanted, strict=True)]
     policy = how.get("keep_aspect_ratio_policy", "stretch")

@@ -238,8 +238,8 @@ def matmul(op: Reading) -> Value:
 
 def radial_basis(op: Reading) -> Value:
     """Centres, found by a pattern."""
-    return op.add(L.RBF(op.numbers(1, "centres").tolist()), op.batch_first(0, 1),
-                  arrays={"codes": op.numbers(1, "centres")})
+    centres = op.numbers(1, "centres")
+    return op.add(L.RBF(centres.tolist()), op.batch_first(0, 1), arrays={"codes": centres})
 
 
 READ: dict[str, Read] = {
