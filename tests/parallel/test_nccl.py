@@ -177,6 +177,17 @@ def test_the_bits_are_those_of_an_exchange_by_the_host(folder):
         assert in_threads(2, run) == [one] * 2 and module.log == [[], []]
 
 
+def test_moments_of_batch_norms_go_through_the_host_and_steps_are_not_captured(folder):
+    def run(ranks: int) -> tuple[list[Any], list[int]]:
+        with pretended_ranks(folder, ranks) as (backends, _):
+            found = in_gpus(backends, lambda communicator: trained(
+                network(communicator.backend), DataParallel(communicator, sync=True), count=52))
+            return found, [backend.xp.gpus.graphs for backend in backends]
+
+    one, _ = run(1)
+    assert run(2) == (one * 2, [0, 0])
+
+
 def captured(folder: Any, ranks: int, capture: bool, pieces: int = 1, **world: Any
              ) -> tuple[Any, ...]:
     """6 batches of 8 samples and a shorter one, with and without graphs; and the pretended GPUs."""

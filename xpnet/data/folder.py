@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from xpnet.checks import expect_flag, expect_seed, expect_share, shown, warn_cal
 from xpnet.data import cache as stored
 from xpnet.data.dataset import Dataset
 from xpnet.data.images import SUFFIXES, ImageError, decode, pillow, sample_shape
-from xpnet.io.files import name_of
+from xpnet.io.files import name_of, one_at_a_time
 
 WHO = "image_folder"
 PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
@@ -45,6 +46,7 @@ def image_folder(folder: str | os.PathLike[str], size: int | tuple[int, int], *,
     The pictures are converted once, in threads, as `read_image` does it, and kept in one file in
     the user's cache folder, which later runs map into memory: the images may be larger than the
     memory. It is made again if a picture is added, removed or changed (by name, size or time).
+    Of several processes that begin together, one converts and the others wait for the file.
 
     Args:
         size: H = W, or (H, W).
@@ -219,11 +221,19 @@ def _converted(folder: Path, pictures: list[_Picture], settings: _Settings) -> s
     key = stored.digest([*about, [picture[1:] for picture in pictures]])
     start = stored.digest(about)[:16]
     path = None if settings.place is None else settings.place / f"{start}-{key[:16]}.pixels"
-    images = None if path is None else stored.load(path, key, settings.shape, len(pictures))
-    if images is None or (images.skipped and not settings.skip):
-        images = _convert(path, key, pictures, settings)
-        if path is not None:
+    def kept() -> stored.Images | None:
+        found = None if path is None else stored.load(path, key, settings.shape, len(pictures))
+        return None if found is not None and found.skipped and not settings.skip else found
+
+    images = kept()
+    if images is None and path is not None:
+        with suppress(OSError):             # an error of `store` explains why
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(path.parent):    # several processes of a training, for example
+            images = kept() or _convert(path, key, pictures, settings)
             stored.remove_others(path, f"{start}-*.pixels")
+    elif images is None:
+        images = _convert(None, key, pictures, settings)
     if images.skipped:
         first = pictures[images.skipped[0]].path
         warn_caller(f"{WHO}: skipped {len(images.skipped)} of {len(pictures)} pictures that "

@@ -127,6 +127,21 @@ def exclusive(folder: Path, who: str) -> Iterator[None]:
         os.close(file)
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """A block that processes run one after another for the same folder. They may run it together
+    where there are no locks (on Windows, and on some file systems), or no such folder."""
+    file = None
+    with suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        _lock(file, wait=True)
+    try:
+        yield
+    finally:
+        if file is not None:
+            os.close(file)
+
+
 def expect_room(folder: Path, who: str) -> None:
     """Raise OSError if no file can be written in a folder: before hours of work, not after.
     Temporary files of killed processes are removed."""

@@ -127,9 +127,9 @@ class DataParallel(Checked):
         """The first rank of each machine runs the block before the other ones of the machine do:
 
             with parallel.in_turn():
-                data = xn.data.image_folder("photos")
+                data = xn.data.cifar10()
 
-        It converts the images and writes them to a file, which the others map into memory.
+        It downloads the files, and the others find them.
         """
         if not self.communicator.first:
             self.communicator.wait()
