@@ -1,5 +1,6 @@
 """The layers without windows: outputs against loops over elements, and errors."""
 
+import copy
 import math
 import re
 
@@ -94,6 +95,38 @@ def test_softmax(backend, shape, dtype):
     y = forward(layer, x)
     assert y.dtype == dtype
     assert_close(y, oracles.softmax(x))
+
+
+def test_linear_with_softmax_is_two_layers(tmp_path):
+    """As in Keras: the same network as with the layer Softmax(), trained on the logits."""
+    x, y = np.eye(6)[:, :4], np.arange(6) % 3
+    nets = [xn.Sequential(layers, input_shape=(4,), backend="numpy", seed=1) for layers in (
+        [xn.Linear(3, activation="softmax", init="he_normal", name="classes")],
+        [xn.Linear(3, init="he_normal", name="classes"), xn.Softmax()])]
+    for net in nets:
+        net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.5), epochs=3, verbose=False)
+        net.save(tmp_path / "net.safetensors")
+        again = xn.load(tmp_path / "net.safetensors", backend="numpy")
+        assert [layer.config() for layer in again.layers] == [
+            layer.config() for layer in net.layers]
+        np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    assert list(nets[0].layer_names) == ["classes", "softmax1"]
+    np.testing.assert_array_equal(nets[0].predict(x), nets[1].predict(x))
+    np.testing.assert_allclose(nets[0].predict(x).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_linear_with_softmax_can_be_shared_copied_and_put_on_another_network():
+    layer = xn.Linear(3, activation="softmax")
+    assert "activation='softmax'" in repr(layer) and repr(copy.copy(layer)) == repr(layer)
+    assert layer.config()["activation"] == "softmax"
+    a, b = xn.Input((4,), name="a"), xn.Input((4,), name="b")
+    net = xn.Network([a, b], [layer(a), layer(b)], backend="numpy")
+    assert [node.name for node in net.nodes] == ["linear1", "softmax1", "linear1:2", "softmax1:2"]
+    base = xn.Sequential([xn.Linear(8, activation="relu"), xn.Linear(2)], input_shape=(4,),
+                         backend="numpy")
+    head = base.with_head([xn.Linear(5, activation="softmax")])
+    assert list(head.layer_names) == ["linear1", "linear2", "softmax1"]
+    assert np.allclose(head.predict(np.ones((2, 4))).sum(axis=1), 1)
 
 
 def test_softmax_does_not_overflow(backend):
@@ -283,6 +316,9 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.BatchNorm2d(activation="softmax"),
      f"BatchNorm2d: {ELEMENTWISE}; Softmax() is a layer of its own. Received: "
      "activation='softmax'."),
+    (lambda: xn.Linear(3, activation="softmax").initialize((4,)),
+     'Linear: expected activation="softmax" in a call of the layer in a graph, which adds the '
+     "layer Softmax() after it. Received: a layer that is built otherwise."),
     (lambda: xn.Linear(3, activation="log_softmax"),
      f"Linear: {ELEMENTWISE}; LogSoftmax() is a layer of its own. Received: "
      "activation='log_softmax'."),

@@ -13,7 +13,9 @@ from xpnet.checks import is_number, items, rows_of, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
+from xpnet.layers.softmax import Softmax
 from xpnet.lengths import CAUSAL
+from xpnet.node import Node
 
 __all__ = ["Linear", "LocallyConnected2d", "MatMul", "RBF"]
 
@@ -28,10 +30,13 @@ class Linear(Activated):
 
     Args:
         units: number of output features.
+        activation: name of an activation. "softmax" adds the layer Softmax() after this one when it
+            is called in a network: it is not elementwise, and losses read what comes before it.
         init: name of an initializer; by default the one that fits the activation.
 
     Raises:
-        ValueError: a sample is neither a vector nor a sequence. Put Flatten() before the layer.
+        ValueError: a sample is neither a vector nor a sequence. Put Flatten() before the layer. Or
+            the layer is used alone, and has activation="softmax".
     """
 
     kind = "linear"
@@ -39,12 +44,26 @@ class Linear(Activated):
 
     def __init__(self, units: int, *, bias: bool = True, activation: str | None = None,
                  init: str | None = None, name: str | None = None) -> None:
-        super().__init__(activation, name=name)
+        elementwise = None if activation == "softmax" else activation
+        super().__init__(elementwise, name=name)
+        self.activation = activation
         self.units = self.expect_integer("units", units)
         self.bias, self.init = self.expect_flag("bias", bias), init
-        self.initializer = for_activation(init, activation, self.who)
+        self.initializer = for_activation(init, elementwise, self.who)
+        self.softmax: Softmax | None = None         # what comes after each use
+
+    def __call__(self, *inputs: Node) -> Node:
+        """Add the layer to a graph, with activation="softmax" as two layers."""
+        if self.activation == "softmax":
+            self.activation, self.softmax = None, Softmax()
+        node = self.node(*inputs)
+        return node if self.softmax is None else self.softmax(node)
 
     def build(self, in_shape: Shape) -> Shape:
+        if self.activation == "softmax":
+            raise ValueError(f'{self.who}: expected activation="softmax" in a call of the layer in '
+                             "a graph, which adds the layer Softmax() after it. Received: a layer "
+                             "that is built otherwise.")
         if len(in_shape) > 2:
             raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() "
                              f"before it. Received: input shape {in_shape}.")
