@@ -217,9 +217,44 @@ def test_other_decodings_are_refused():
     with pytest.raises(ValueError, match=r"Head.decoder: expected scale_x_y of 1 or larger. "
                                          r"Received: scale_x_y=0.5 in \[yolo\] of layer 1"):
         head.decoder()
-    text = ("[net]\ninputs=5\n[connected]\noutput=6\n[detection]\ncoords=4\nside=1\n")
-    with pytest.raises(ValueError, match=r"whose boxes have anchors.* Received: \[detection\]"):
-        darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads[0].loss()
+
+
+def test_the_vector_of_the_first_version_is_decoded(tmp_path):
+    """[detection] has the classes of all cells first, then the confidences, then the boxes, of
+    which it squares the sizes. The map of the network has the order of YOLOv1."""
+    S, B, K = 2, 2, 3
+    text = (NET + f"[connected]\noutput={S * S * (5 * B + K)}\nactivation=linear\n[detection]\n"
+            f"classes={K}\ncoords=4\nside={S}\nnum={B}\nsqrt=1\nrescore=1\nnoobject_scale=.5\n"
+            "coord_scale=5\n")
+    net = randomized(darknet.network_from_text(text, "a.cfg", backend="numpy"))
+    x = np.random.default_rng(1).normal(0, 0.2, (4, 9, 8))
+    v = Reference(*saved(net, tmp_path)).outputs(x)[-1]
+    loss = net.darknet.heads[0].loss()
+    assert repr(loss) == repr(xn.YOLOv1(K, B))
+    p = loss.predictions(np, np.moveaxis(net.predict(x[None]), 0, -1))
+    for i, j in np.ndindex(S, S):
+        cell = S * i + j
+        np.testing.assert_allclose(p.classes[:, 0, i, j, 0], v[K * cell:K * cell + K], rtol=1e-4)
+        for b in range(B):
+            confidence = v[S * S * K + B * cell + b]
+            at = S * S * (K + B) + 4 * (B * cell + b)
+            cx, cy, w, h = (v[at] + j) / S, (v[at + 1] + i) / S, v[at + 2] ** 2, v[at + 3] ** 2
+            assert p.confidence[b, i, j, 0] == pytest.approx(confidence, rel=1e-4)
+            np.testing.assert_allclose(p.boxes[:, b, i, j, 0], [
+                cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("option", "who"), [
+    ("sqrt=0", "decoder"), ("softmax=1", "decoder"), ("reorg=1", "decoder"), ("forced=1", "loss"),
+    ("object_scale=2", "loss"), ("class_scale=2", "loss")])
+def test_other_first_versions_are_refused(option, who):
+    key, _, value = option.partition("=")
+    text = (f"[net]\ninputs=5\n[connected]\noutput=6\n[detection]\ncoords=4\nside=1\n{option}\n"
+            "sqrt=1\n")
+    head, = darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads
+    with pytest.raises(ValueError, match=rf"Head.{who}: expected {key}=.* Received: {key}={value}.0"
+                                         r" in \[detection\] of layer 1"):
+        getattr(head, who)()
 
 
 # --- weights files --------------------------------------------------------------------------------

@@ -130,7 +130,9 @@ def test_detection_reads_a_vector(tmp_path):
     text = (NET + "[connected]\noutput={}\nactivation=linear\n[detection]\nclasses=2\nside=3\n"
             "num=2\n")
     net = loaded((text + "coords=4\n").format(9 * (10 + 2)), tmp_path)
-    assert net.output.shape == (108,) and net.darknet.heads[0].anchors == ()
+    head, = net.darknet.heads
+    assert net.output.shape == (12, 3, 3) and head.anchors == () and head.grid == (3, 3)
+    assert net.output.name == head.layer == "detection1"
     assert "expected 108 inputs" in refused((text + "coords=4\n").format(107), tmp_path)
     assert "expected coords=4" in refused(text.format(108), tmp_path)
 
@@ -267,7 +269,9 @@ def test_nonsense_gives_a_network_or_one_line(words):
     NET + "[conv]\nfilters=4\n[yolo]\nnum=2000000000\nanchors=1,2\n",
     NET + "[upsample]\nstride=2000000000\n", NET + "[softmax]\ngroups=2000000000\n",
     NET + "[local]\nfilters=2000000000\nsize=3\n[local]\nfilters=2000000000\nsize=3\n",
-    NET + "[shortcut]\nfrom=0\n", "[net]\ninputs=2000000000\n[connected]\noutput=2000000000\n"])
+    NET + "[shortcut]\nfrom=0\n", "[net]\ninputs=2000000000\n[connected]\noutput=2000000000\n",
+    "[net]\ninputs=5\n[connected]\noutput=2000000001\n[detection]\ncoords=4\nside=1\n"
+    "num=400000000\n", "[net]\ninputs=5\ntime_steps=2000000000\n[lstm]\noutput=200000000\n"])
 def test_large_numbers_take_no_memory(text):
     """The nodes are made, or a line is refused; neither takes what the numbers would."""
     with limited_memory(1e6):

@@ -7,13 +7,22 @@ leaky0, pool1, ... Nothing is allocated here; the layers only declare their arra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xpnet.graph import Input
 from xpnet.io.darknet.cfg import Config, Section
 from xpnet.io.darknet.heads import HEADS, Head, head
 from xpnet.layer import Layer
-from xpnet.layers import Activation, Flatten, Identity, LeakyReLU, Reshape
+from xpnet.layers import (
+    Activation,
+    Concat,
+    Flatten,
+    Identity,
+    LeakyReLU,
+    Permute,
+    Reshape,
+    Slice,
+)
 from xpnet.node import Node
 
 LEAKY = 0.1                     # the slope of "leaky"
@@ -176,10 +185,30 @@ class Builder:
         """An output of the network: the raw map that this section decodes."""
         if self.value.layer is None:
             raise self.section.wrong("a layer before it", received="the input")
-        self.heads.append(head(self.section, self.value.name, self.value.shape,
-                               self.input.shape))
-        self._maps.append(self.value)
+        made = head(self.section, self.value.name, self.value.shape, self.input.shape)
+        value = self.value
+        if made.kind == "detection":
+            value = self._by_cells(value, made)
+            made = replace(made, layer=value.name)
+        self.heads.append(made)
+        self._maps.append(value)
         self._value = None
+
+    def _by_cells(self, vector: Node, made: Head) -> Node:
+        """The vector of [detection] as the map (5 B + K, S, S) of xn.YOLOv1. Darknet has the
+        classes of all cells first, then the confidences of their boxes, then the boxes."""
+        x, (S, _), K, B = self.as_vector(vector), made.grid, made.classes, made.boxes
+
+        def part(before: int, channels: int) -> Node:
+            y = self.use(Slice(S * S * before, S * S * (before + channels)), "part", x)
+            return self.use(Permute((2, 0, 1)), "cells",
+                            self.use(Reshape((S, S, channels)), "rows", y))
+
+        classes, confidences, boxes = part(0, K), part(K, B), part(K + B, 4 * B)
+        each = [self.use(Slice(start, start + size), label, of)
+                for b in range(B) for start, size, label, of in (
+                    (4 * b, 4, "box", boxes), (b, 1, "confidence", confidences))]
+        return self.use(Concat(), "detection", *each, classes)
 
     # --- all sections -----------------------------------------------------------------------------
 

@@ -7,23 +7,26 @@ from dataclasses import dataclass
 
 from xpnet.buffers import Shape
 from xpnet.io.darknet.cfg import Section
-from xpnet.losses import YOLOv2, YOLOv3
+from xpnet.losses import YOLOv1, YOLOv2, YOLOv3
 
 HEADS = "yolo", "region", "detection"
 # options that are words or lists; all others are numbers
 WORDS = "iou_loss", "iou_thresh_kind", "nms_kind", "counters_per_class"
+MOST_BOXES = 2**10      # of a cell in [detection]
 READ = "anchors", "mask", "classes", "num", "coords", "side"
 Needed = dict[str, tuple[tuple[str, float | str, float | str], ...]]
 # What the losses of xpnet compute: an option, its value for this, and Darknet's default.
 DECODED: Needed = {                 # in a prediction
-    "yolo": (("new_coords", 0.0, 0.0),), "region": (("softmax", 1.0, 0.0),)}
+    "yolo": (("new_coords", 0.0, 0.0),), "region": (("softmax", 1.0, 0.0),),
+    "detection": (("sqrt", 1.0, 0.0), ("softmax", 0.0, 0.0), ("reorg", 0.0, 0.0))}
 TRAINED: Needed = {                 # in training
     "yolo": (("iou_loss", "mse", "mse"), ("iou_thresh", 1.0, 1.0), ("truth_thresh", 1.0, 1.0),
              ("focal_loss", 0.0, 0.0), ("label_smooth_eps", 0.0, 0.0),
              ("objectness_smooth", 0.0, 0.0), ("counters_per_class", "", ""),
              *((f"{of}_normalizer", 1.0, 1.0) for of in ("iou", "obj", "cls", "delta")),
              ("max_delta", math.inf, math.inf)),
-    "region": (("bias_match", 1.0, 0.0), ("focal_loss", 0.0, 0.0), ("classfix", 0.0, 0.0))}
+    "region": (("bias_match", 1.0, 0.0), ("focal_loss", 0.0, 0.0), ("classfix", 0.0, 0.0)),
+    "detection": (("object_scale", 1.0, 1.0), ("class_scale", 1.0, 1.0), ("forced", 0.0, 0.0))}
 WHY = {"new_coords": "; with 1 the outputs have gone through a sigmoid, and w = 4 y^2 times the "
                      "anchor"}
 
@@ -32,7 +35,8 @@ WHY = {"new_coords": "; with 1 the outputs have gone through a sigmoid, and w = 
 class Head:
     """A section that decodes boxes from the raw map of the layer before it.
 
-    The network's output is the raw map; nothing of the decoding is part of the graph.
+    The network's output is the raw map; nothing of the decoding is part of the graph. Only the
+    numbers of [detection] are in another order than Darknet's, that of xn.YOLOv1.
 
     Attributes:
         kind: "yolo", "region" or "detection".
@@ -45,7 +49,7 @@ class Head:
         boxes: boxes of each cell.
         coords: numbers for the position of a box, 4.
         input_size: rows and columns of the network's input.
-        grid: rows and columns of the raw map; () of "detection".
+        grid: rows and columns of the raw map.
         settings: the other options, as numbers or words.
     """
 
@@ -61,7 +65,7 @@ class Head:
     grid: Shape
     settings: dict[str, float | str]
 
-    def loss(self) -> YOLOv2 | YOLOv3:
+    def loss(self) -> YOLOv1 | YOLOv2 | YOLOv3:
         """The loss with the anchors, classes and factors of this section, which also decodes the
         raw map.
 
@@ -72,13 +76,13 @@ class Head:
         self._expect("loss", TRAINED)
         return self._made("loss")
 
-    def decoder(self) -> YOLOv2 | YOLOv3:
+    def decoder(self) -> YOLOv1 | YOLOv2 | YOLOv3:
         """The same loss for `xpnet.vision.detections`, which only decodes the raw map with it: also
         of a section that Darknet trains with another loss.
 
         Raises:
-            ValueError: the section decodes boxes in another way, as [detection] does, [yolo] with
-                new_coords, and [region] without softmax.
+            ValueError: the section decodes boxes in another way, as [yolo] with new_coords,
+                [region] without softmax and [detection] without sqrt.
         """
         return self._made("decoder")
 
@@ -91,14 +95,15 @@ class Head:
                                  f"{WHY.get(key, '')}. Received: {key}={given} in [{self.kind}] of "
                                  f"layer {self.index}.")
 
-    def _made(self, who: str) -> YOLOv2 | YOLOv3:
+    def _made(self, who: str) -> YOLOv1 | YOLOv2 | YOLOv3:
         def setting(key: str, default: float) -> float:
             return float(self.settings.get(key, default))
 
-        if self.kind not in DECODED:
-            raise ValueError(f"Head.{who}: expected a section whose boxes have anchors, [yolo] or "
-                             f"[region]. Received: [{self.kind}].")
         self._expect(who, DECODED)
+        if self.kind == "detection":
+            return YOLOv1(self.classes, self.boxes, lambda_coord=setting("coord_scale", 1),
+                          lambda_noobj=setting("noobject_scale", 1),
+                          rescore=bool(setting("rescore", 0)))
         if self.kind == "region":
             rows, columns = self.grid
             return YOLOv2([(w / columns, h / rows) for w, h in self.anchors], self.classes,
@@ -128,13 +133,15 @@ def head(section: Section, layer: str, shape: Shape, input_shape: Shape) -> Head
     if coords != 4:
         raise section.wrong("coords=4", "coords")
     if old:
+        if num > MOST_BOXES:
+            raise section.wrong(f"num to be at most {MOST_BOXES}", "num")
         side = section.integer("side", 7, 1)
         outputs = side * side * (num * (1 + coords) + classes)
         if shape not in ((outputs,), (outputs, 1, 1)):
             raise section.wrong(f"{outputs} inputs, side^2 (5 num + classes)",
                                 received=f"shape {shape}")
-        return Head(kind, section.index, layer, classes, (), (), num, coords, input_shape[1:], (),
-                    _others(section))
+        return Head(kind, section.index, layer, classes, (), (), num, coords, input_shape[1:],
+                    (side, side), _others(section))
     anchors = section.numbers("anchors")
     if len(anchors) != 2 * num or min(anchors) <= 0:
         raise section.wrong(f"anchors to be {2 * num} numbers above 0, two for each of num={num}",
