@@ -80,7 +80,7 @@ def check(net: xn.Network) -> tuple[list[Box], list[list[tuple[float, float]]]]:
     nodes = [*net.ins.nodes, *net.nodes]
     assert len(boxes) == len(nodes) + len(net.outs)
     for node, box in zip(nodes, boxes):
-        assert drawing._cut(node.name) in box.texts
+        assert drawing.cut(node.name) in box.texts
         assert " x ".join(map(str, node.shape)) in box.texts
         assert node.layer is None or box.texts[0] == type(node.layer).__name__
     for a, b in combinations(boxes, 2):

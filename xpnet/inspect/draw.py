@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
+from typing import Any
 from unicodedata import east_asian_width
 
 from xpnet.checks import wrong
@@ -35,6 +36,7 @@ COLOURS = {     # by the file of xpnet/layers that a layer's class, or a base cl
     "subsampling": "#fbd9c0", "normalization": "#cfeccf", "local_normalization": "#cfeccf",
     "recurrent": "#f5cfe4", "rnn": "#f5cfe4", "attention": "#f5cfe4", "merge": "#f7e9a8",
 }
+Step = tuple[Any, ...]      # of an arrow, see `arrows`
 # What XML cannot contain: control characters, and halves of surrogate pairs.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -60,7 +62,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     name: str
     kind: str                   # "" for an input or an output of the network
     shape: str
@@ -85,7 +87,7 @@ def draw(net: Graph, path: str | os.PathLike[str] | None = None) -> Drawing:
     """
     if path is not None and not name_of(path, "draw").lower().endswith(".svg"):
         raise wrong("draw", "path to be the name of a .svg file", "path", os.fspath(path))
-    boxes = _boxes(net)
+    boxes = boxes_of(net)
     widths = [box.width for box in boxes]
     layout = lay_out([box.parents for box in boxes], widths, gap=ASIDE, lane=LANE)
     width = math.ceil(layout.width + 2 * MARGIN)
@@ -111,9 +113,9 @@ def draw(net: Graph, path: str | os.PathLike[str] | None = None) -> Drawing:
 
 # --- what is drawn --------------------------------------------------------------------------------
 
-def _boxes(net: Graph) -> list[_Box]:
+def boxes_of(net: Graph) -> list[Box]:
     """A box for each input, for each use of a layer, and for each output."""
-    boxes = [_Box(node.name, "", _shape(node), "", PORT, f"the input {node.name}", ())
+    boxes = [Box(node.name, "", _shape(node), "", PORT, f"the input {node.name}", ())
              for node in net.in_nodes]
     number = {node: k for k, node in enumerate((*net.in_nodes, *net.nodes))}
     for node, row in zip(net.nodes, rows(net), strict=True):
@@ -122,10 +124,10 @@ def _boxes(net: Graph) -> list[_Box]:
         note = ""
         if layer.parameters:
             note = "shared" if node.use > 1 else f"{row.parameters:,} parameters"
-        boxes.append(_Box(row.name, row.kind, _shape(node), note, _colour(layer), repr(layer),
+        boxes.append(Box(row.name, row.kind, _shape(node), note, _colour(layer), repr(layer),
                           tuple(number[parent] for parent in node.parents)))
     names = ("",) if net.outs.single else net.outs.names
-    boxes += [_Box("output" if name in ("", "output") else f"output {name}", "", _shape(node), "",
+    boxes += [Box("output" if name in ("", "output") else f"output {name}", "", _shape(node), "",
                    PORT, f"the output {name or node.name}", (number[node],))
               for name, node in zip(names, net.outs.nodes)]
     return boxes
@@ -142,10 +144,10 @@ def _shape(node: Node) -> str:
 
 # --- SVG ------------------------------------------------------------------------------------------
 
-def _drawn(boxes: Sequence[_Box], layout: Layout, widths: Sequence[float]) -> Iterator[str]:
+def _drawn(boxes: Sequence[Box], layout: Layout, widths: Sequence[float]) -> Iterator[str]:
     """The boxes: kind and name, and below them output shape and parameters."""
     for box, row, x, width in zip(boxes, layout.rows, layout.centres, widths, strict=True):
-        y, left = _top(row), x - width / 2
+        y, left = top_of(row), x - width / 2
         yield (f'<g><title>{_text(box.title)}</title><rect x="{left:.1f}" y="{y}" '
                f'width="{width:.1f}" height="{BOX}" rx="{ROUND if box.kind else BOX / 2:g}" '
                f'fill="{box.fill}" stroke="{LINE}"/>')
@@ -162,11 +164,16 @@ def _drawn(boxes: Sequence[_Box], layout: Layout, widths: Sequence[float]) -> It
 
 def _written(text: str, x: float, y: float, anchor: str, style: str) -> str:
     style = f" {style}" if style else ""
-    return f'<text x="{x:.1f}" y="{y:g}" text-anchor="{anchor}"{style}>{_text(_cut(text))}</text>'
+    return f'<text x="{x:.1f}" y="{y:g}" text-anchor="{anchor}"{style}>{_text(cut(text))}</text>'
 
 
-def _lines(boxes: Sequence[_Box], layout: Layout) -> Iterator[str]:
-    """The arrows. They are straight beside boxes, and change their place between two rows only."""
+def arrows(boxes: Sequence[Box], layout: Layout) -> Iterator[list[Step]]:
+    """The line of each arrow, from the lower edge of a box to the upper edge of one below it.
+
+    It is straight beside boxes, and changes its place between two rows only. The steps are those of
+    SVG: ("M", x, y) is where it begins, ("C", ...) a curve with the coordinates of its two control
+    points and of its end, ("V", y) a vertical line down to y.
+    """
     for number, box in enumerate(boxes):
         lines = layout.lines[number]
         apart = min(ASIDE / 2, box.width / (len(lines) + 1))
@@ -174,17 +181,29 @@ def _lines(boxes: Sequence[_Box], layout: Layout) -> Iterator[str]:
         order = sorted(range(len(lines)), key=lambda k: (lines[k][-2], k))
         for k, (parent, line) in enumerate(zip(box.parents, lines, strict=True)):
             end = line[-1] + apart * (order.index(k) - (len(lines) - 1) / 2)
-            y = _top(layout.rows[parent]) + BOX
-            path = [f"M{line[0]:.1f} {y}"]
+            y = top_of(layout.rows[parent]) + BOX
+            path: list[Step] = [("M", line[0], y)]
             for x, other in pairwise((*line[:-1], end)):
                 down = y + GAP - HEAD
                 if round(x, 1) != round(other, 1):
                     middle = (y + down) / 2
-                    path.append(f"C{x:.1f} {middle:g} {other:.1f} {middle:g} {other:.1f} {down}")
+                    path.append(("C", x, middle, other, middle, other, down))
                 y += GAP + BOX
-                path.append(f"V{y}")
-            path[-1] = f"V{y - BOX}m-4 -{HEAD - 1}l4 {HEAD - 1}l4 -{HEAD - 1}"
-            yield f'<path d="{"".join(path)}"/>'
+                path.append(("V", y))
+            path[-1] = "V", y - BOX
+            yield path
+
+
+def _lines(boxes: Sequence[Box], layout: Layout) -> Iterator[str]:
+    """The arrows as SVG, with their heads."""
+    for path in arrows(boxes, layout):
+        written = []
+        for letter, *numbers in path:
+            written.append(letter + " ".join(
+                f"{value:.1f}" if k % 2 == 0 and letter != "V" else f"{value:g}"
+                for k, value in enumerate(numbers)))
+        head = f"m-4 -{HEAD - 1}l4 {HEAD - 1}l4 -{HEAD - 1}"
+        yield f'<path d="{"".join(written)}{head}"/>'
 
 
 def _frames(net: Graph, layout: Layout, widths: Sequence[float]) -> Iterator[str]:
@@ -205,22 +224,24 @@ def _frames(net: Graph, layout: Layout, widths: Sequence[float]) -> Iterator[str
         if all(k in members or not top <= layout.rows[k] <= bottom
                or layout.centres[k] + widths[k] / 2 < left
                or layout.centres[k] - widths[k] / 2 > right for k in range(len(widths))):
-            y = _top(top) - around
+            y = top_of(top) - around
             yield (f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" '
-                   f'height="{_top(bottom) + BOX + around - y}" rx="{ROUND + around}">'
+                   f'height="{top_of(bottom) + BOX + around - y}" rx="{ROUND + around}">'
                    f"<title>{_text(name)}</title></rect>")
 
 
-def _top(row: int) -> int:
+def top_of(row: int) -> int:
+    """The upper edge of the boxes in a row."""
     return row * (BOX + GAP)
 
 
 def _letters(text: str) -> int:
     """How wide a text is, in letters: Chinese characters, for example, take two."""
-    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in _cut(text))
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in cut(text))
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text as long as a box shows it."""
     return text if len(text) <= LONGEST else text[:LONGEST - 1] + "\u2026"
 
 

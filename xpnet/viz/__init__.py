@@ -15,6 +15,7 @@ from xpnet.viz.curves import show_training
 from xpnet.viz.explanations import show_explanations, show_heat, show_maximization
 from xpnet.viz.fields import show_receptive_field
 from xpnet.viz.filters import show_feature_maps, show_filters
+from xpnet.viz.graph import show_graph
 from xpnet.viz.images import show_images
 from xpnet.viz.learning import (
     show_gradient_sizes,
@@ -29,7 +30,7 @@ from xpnet.viz.windows import show_window
 __all__ = [
     "KERNELS", "POOLINGS", "pyramid", "show_activations", "show_activations_on", "show_confusion",
     "show_convolution", "show_explanations", "show_feature_maps", "show_filters",
-    "show_gradient_sizes", "show_heat", "show_images", "show_maximization", "show_mistakes",
-    "show_pooling", "show_pyramid", "show_receptive_field", "show_regions", "show_spread",
-    "show_statistics", "show_surface", "show_training", "show_window",
+    "show_gradient_sizes", "show_graph", "show_heat", "show_images", "show_maximization",
+    "show_mistakes", "show_pooling", "show_pyramid", "show_receptive_field", "show_regions",
+    "show_spread", "show_statistics", "show_surface", "show_training", "show_window",
 ]
