@@ -175,6 +175,12 @@ def test_the_command_draws_boxes(net, tmp_path, monkeypatch, capsys):
     assert Path("out/square-detected.png").is_file()
 
 
+def network_of(cfg: str, weights: str) -> xn.Network:
+    net = xn.io.load_darknet(cfg, weights, backend="numpy")
+    net.scale = 255
+    return net
+
+
 def test_the_command_takes_darknets_files(tmp_path, monkeypatch, capsys):
     """A convolution finds the only bright pixel of a small image: its box has the size of the
     anchor."""
@@ -199,6 +205,17 @@ def test_the_command_takes_darknets_files(tmp_path, monkeypatch, capsys):
     assert lines[:2] == ["a.png: 1 object",
                          "  big dog  0.9819  from (8.0, 12.0) to (16.0, 28.0)"]
     assert main(command) == 0 and "  1  0.9819" in capsys.readouterr().out
+    # A grey of 127 / 255 is confident enough below a score of 0.4, and so are the bars above and
+    # below a wide image. Boxes that lie within them are no objects of the image.
+    image.fromarray(np.full((16, 64, 3), 127, np.uint8)).save("wide.png")
+    found, = vision.detect_files(network_of("a.cfg", "a.weights"), "wide.png", score_threshold=0.4,
+                                 iou_threshold=1)
+    assert len(found.boxes) == 8 and (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+    assert found.scores.shape == found.labels.shape == (8,)
+    image.fromarray(pixels[:1, :1]).save("one.png")
+    assert main(["detect", "one.png", *command[2:]]) == 0       # drawn 64 times larger
+    assert np.asarray(image.open("one-detected.png")).shape == (64, 64, 3)
+    capsys.readouterr()
     for wrong, message in ((command[:4], "expected --weights, the weights file of a.cfg"),
                            ([*command, "--names", "a.cfg"], "--names to have 2 lines, one for "),
                            ([*command, "--names", "none"], "expected --names to be a text file. "),

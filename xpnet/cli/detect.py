@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
                 x1, y1, x2, y2 = (f"{x:.1f}" for x in box)
                 print(f"  {names[label]}  {score:.4f}  from ({x1}, {y1}) to ({x2}, {y2})")
         image = image_pixels(file, 3, WHO)
-        scale = max(1, 400 // max(image.shape[1:]))     # small images have no room for text
+        scale = min(max(1, 400 // max(image.shape[1:])), 64)    # small images have no room for text
         drawn = draw_boxes(image, found.boxes, found.labels, found.scores, names=names,
                            scale=scale)
         drawn.save(output)

@@ -217,7 +217,9 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
         image, place = letterbox(pixels, size, fill=127)
         one, = detect(net, image[None] / net.scale, score_threshold=score_threshold,
                       iou_threshold=iou_threshold, agnostic=agnostic, top=top)
-        found.append(one._replace(boxes=place.backward(one.boxes)))
+        boxes = place.backward(one.boxes)
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)        # others lie within the bars
+        found.append(Detections(boxes[seen], one.scores[seen], one.labels[seen]))
     return found
 
 
