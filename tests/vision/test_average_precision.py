@@ -144,6 +144,53 @@ def test_against_loops(seed, area):
     assert not np.isnan(each).all() and np.nanmax(each) > 0
 
 
+def voc(found: list[Any], truth: list[Any], k: int, limit: float, points: int) -> float:
+    """AP of class k by the rules of Pascal VOC: at 11 recalls, or the area."""
+    ranked = sorted(((-float(score), i, box.tolist()) for i, (boxes, scores, labels) in enumerate(
+        found) for box, score, label in zip(boxes, scores, labels) if label == k),
+        key=lambda one: one[0])
+    there = [[(box.tolist(), bool(hard)) for box, label, hard in zip(boxes, labels, difficult)
+              if label == k] for boxes, labels, difficult, *_ in truth]
+    objects = sum(not hard for image in there for _, hard in image)
+    taken, right, wrong, curve = set(), 0, 0, []
+    for _, i, box in ranked:
+        best, match = -1.0, None
+        for m, (other, _) in enumerate(there[i]):
+            sides = [max(0.0, min(box[a + 2], other[a + 2]) - max(box[a], other[a]))
+                     for a in (0, 1)]
+            sizes = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+            overlap = sides[0] * sides[1] / (sum(sizes) - sides[0] * sides[1])
+            if overlap > best:
+                best, match = overlap, m
+        if match is not None and best >= limit and there[i][match][1]:
+            continue                                # difficult: neither right nor wrong
+        hit = match is not None and best >= limit and (i, match) not in taken
+        taken |= {(i, match)} if hit else set()
+        right, wrong = right + hit, wrong + (not hit)
+        curve.append((right / objects if objects else 0, right / (right + wrong)))
+    if not objects:
+        return math.nan
+    if points:
+        return sum(max((p for recall, p in curve if recall >= t / 10), default=0.0)
+                   for t in range(11)) / 11
+    area, before = 0.0, 0.0
+    for n, (recall, _) in enumerate(curve):
+        area += (recall - before) * max(p for _, p in curve[n:])
+        before = recall
+    return area
+
+
+@pytest.mark.parametrize("seed", first(range(10), *range(5)))
+def test_voc_against_loops(seed):
+    found, truth = a_data_set(seed)
+    found = [(boxes, scores + np.arange(len(scores)) * 1e-6, labels)        # no equal scores
+             for boxes, scores, labels in found]
+    for method, points in (("voc", 0), ("voc2007", 11)):
+        each = mean_average_precision(found, truth, method=method, average=None, classes=3)
+        np.testing.assert_allclose(each, [voc(found, truth, k, 0.5, points) for k in range(3)],
+                                   atol=1e-12)
+
+
 def test_objects_of_other_sizes_are_neither_missed_nor_wrong():
     """A small object, a medium one, and detections of both; one more detection is of no object."""
     small, medium = [0, 0, 20, 20], [100, 0, 150, 50]
