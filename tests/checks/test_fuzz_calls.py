@@ -74,9 +74,15 @@ def failure(call: Call, argument: str, value: Any) -> str | None:
             return f"{type(error).__name__}: {str(error)[:300]}"
 
 
-@pytest.mark.parametrize("label", first(CALLS, *(CALLS.keys() - {*LARGE})))
+# Each figure takes some milliseconds.
+PICTURES = {label for label in CALLS if label.startswith("viz.")}
+
+
+@pytest.mark.parametrize("label", first(CALLS, *(CALLS.keys() - {*LARGE} - PICTURES)))
 def test_hostile_arguments(label, fraction, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    if label in PICTURES:
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws figures")
     call = CALLS[label]
     if label not in FILES:
         call.use(call())  # the good arguments work
@@ -93,6 +99,8 @@ def test_every_public_name_is_called():
               "functional", "metrics", "Loss", "Optimizer", "Run", "Schedule"}
     assert set(xn.__all__) - others <= set(CALLS)
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
+    assert {f"explain.{name}" for name in xn.explain.__all__} <= set(CALLS)
+    assert {f"viz.{name}" for name in xn.viz.__all__ if name[0].islower()} <= set(CALLS)
     assert {f"vision.{name}" for name in xn.vision.__all__ if name[0].islower()} <= set(CALLS)
 
 

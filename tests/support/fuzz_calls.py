@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import picture_calls
 from model_cases import SETTINGS, SMALLEST
 
 import xpnet as xn
-from xpnet import augment, functional, metrics, models, schedules, testing, vision
+from xpnet import augment, explain, functional, metrics, models, schedules, testing, vision, viz
 from xpnet.augment.draws import Draws
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
@@ -563,9 +564,17 @@ def data_sets() -> dict[str, Call]:
     }
 
 
+def pictures() -> dict[str, Call]:
+    return {f"{module.__name__.removeprefix('xpnet.')}.{name}": Call(
+                function, lambda function=function, good=good: signature(function) | good)
+            for module, table in ((explain, picture_calls.EXPLAIN), (viz, picture_calls.VIZ))
+            for name, good in table.items() if (function := getattr(module, name))}
+
+
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
                           | functions() | measures() | ensembles() | augmentations()
-                          | callbacks() | histories() | tools() | seeing() | data_sets())
+                          | callbacks() | histories() | tools() | seeing() | pictures()
+                          | data_sets())
 # The file or the folder of the good arguments of these is missing.
 FILES = {"csv_images", "image_folder", "load", "load_darknet", "save_darknet", "read_idx",
          "read_image", "Network.save", "Network.load", "Network.compare", "Network.predict_files",

@@ -134,7 +134,7 @@ def test_inputs_that_units_respond_to():
     (lambda: xn.viz.show_heat(X[0], X[0]), "values of shape"),
     (lambda: xn.viz.show_maximization(NET, "linear1", []), "units to be numbers of units"),
     (lambda: xn.viz.show_maximization(NET, "linear1", [3]), "unit to be the index of a unit"),
-    (lambda: xn.viz.show_maximization(NET, "linear1", [1], names=[]), "a name for each of 1"),
+    (lambda: xn.viz.show_maximization(NET, "linear1", [1], names=[]), "classes to be names"),
 ])
 def test_wrong_arguments(call, said):
     with pytest.raises((ValueError, TypeError), match=f"^\\w+: .*expected .*{said}|^{said}"):

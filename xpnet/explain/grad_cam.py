@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import wrong
+from xpnet.checks import expect_instance, wrong
 from xpnet.explain.scores import score_gradients
 from xpnet.graph import Graph
 
@@ -37,6 +37,7 @@ def grad_cam(net: Graph, x: Any, target: Any = None, *, layer: str | None = None
 
 def layer_of(who: str, net: Graph, layer: str | None) -> str:
     """The name of a layer of feature maps; by default the last one."""
+    expect_instance(who, "net", net, Graph, "a Network")
     nodes = net.nodes if layer is None else [net.node(layer)]
     maps = [node.name for node in nodes if len(node.shape) == 3]
     if not maps:

@@ -40,6 +40,7 @@ def occlusion(net: Graph, x: Any, target: int | None = None, *, size: int = 3, s
     x = finite_array(x, f"{WHO}: x").astype(net.dtype)
     if x.ndim != 3:
         raise ValueError(f"{WHO}: expected x to be one image (C, H, W). Received: shape {x.shape}.")
+    size, stride = expect_integer(WHO, "size", size), expect_integer(WHO, "stride", stride)
     fill = expect_number(WHO, "fill", fill)
     OH, OW = Window.make(size, stride, who=WHO).output_size(*x.shape[1:], who=WHO)
     batch_size = expect_integer(WHO, "batch_size", batch_size)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_class_names, expect_integer, finite_array
+from xpnet.checks import expect_class_names, expect_integer, finite_array, real_array
 from xpnet.metrics import confusion_matrix
-from xpnet.viz.figure import axes_for
+from xpnet.viz.figure import axes_for, names_of
 from xpnet.viz.images import LONGEST, draw_image, expect_image, grid_of
 
 MOST_NUMBERS = 20       # classes for which the numbers are written into the matrix
@@ -37,7 +37,7 @@ def show_confusion(y: Any, target: Any, *, names: Sequence[str] | None = None, a
     C = confusion_matrix(y, target, classes=None if names is None else len(
         expect_class_names(who, names)))
     K = len(C)
-    labels = [str(k) for k in range(K)] if names is None else list(names)
+    labels = names_of(who, names, K)
     parts = C / np.maximum(C.sum(axis=1, keepdims=True), 1)
     size = min(9.0, max(3.5, 0.42 * K + 1.5))
     axes = axes_for(who, ax, size + 0.8, size)
@@ -76,16 +76,15 @@ def show_mistakes(x: Any, y: Any, target: Any, *, most: int = 12,
     """
     who = "show_mistakes"
     most, columns = expect_integer(who, "most", most), expect_integer(who, "columns", columns)
-    wrong = worst_mistakes(y, target)
-    if len(np.shape(x)) != 4 or len(x) != len(target):
+    wrong, x = worst_mistakes(y, target), real_array(x, f"{who}: x")
+    if x.ndim != 4 or len(x) != len(target):
         raise ValueError(f"{who}: expected x of {len(target)} images (N, C, H, W). Received: shape "
-                         f"{np.shape(x)}.")
+                         f"{x.shape}.")
     if not len(wrong):
         raise ValueError(f"{who}: expected a wrong prediction. Received: {len(target)} samples "
                          "that are all predicted rightly.")
     y, target, wrong = np.asarray(y), np.asarray(target), wrong[:most]
-    labels = ([str(k) for k in range(y.shape[1])] if names is None
-              else expect_class_names(who, names))
+    labels = names_of(who, names, y.shape[1])
     figure, axes = grid_of(who, len(wrong), columns, 1.5, 1.9)
     for ax, n in zip(axes, wrong, strict=True):
         right, found = (labels[k][:LONGEST] for k in (int(target[n]), int(y[n].argmax())))

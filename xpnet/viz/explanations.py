@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_class_names, finite_array, items, wrong
+from xpnet.checks import expect_instance, expect_integer, finite_array, items, wrong
 from xpnet.explain.grad_cam import grad_cam, layer_of
 from xpnet.explain.maximization import maximize
 from xpnet.explain.occlusion import occlusion
 from xpnet.explain.saliency import over_channels, saliency, smooth_gradient
 from xpnet.explain.scores import score_gradients
 from xpnet.graph import Graph
-from xpnet.viz.figure import HEAT, axes_for, bare, new_figure, title
+from xpnet.viz.figure import HEAT, axes_for, bare, names_of, new_figure, title
 from xpnet.viz.images import (
     GAP,
     between_0_and_1,
@@ -43,6 +43,8 @@ def show_heat(image: Any, values: Any, *, text: str = "", ax: Any = None) -> Any
         ImportError: matplotlib is not installed.
     """
     who = "show_heat"
+    if not isinstance(text, str):
+        raise wrong(who, "text to be a string", "text", text)
     pixels, values = expect_image(who, image), finite_array(values, f"{who}: values")
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"{who}: expected values of shape (H, W). Received: shape {values.shape}.")
@@ -87,11 +89,11 @@ def show_explanations(net: Graph, x: Any, target: int | None = None, *, layer: s
         raise ValueError(f"{who}: expected x to be one image (C, H, W). Received: shape {x.shape}.")
     found = score_gradients(who, net, x[None], target)
     k = int(found.targets[0])
-    size = size or max(3, min(x.shape[1:]) // 5)
+    size = max(3, min(x.shape[1:]) // 5) if size is None else expect_integer(who, "size", size)
     layer = layer_of(who, net, layer)
     pixels = expect_image(who, x if len(x) in (1, 3) else x.mean(axis=0), "x")
-    names = names or getattr(net, "classes", None)
-    label = expect_class_names(who, names)[k] if names else f"class {k}"
+    names = getattr(net, "classes", None) if names is None else names
+    label = names_of(who, names, found.scores.shape[1], "class")[k]
     smooth = over_channels(who, smooth_gradient(net, x[None], k))[0]
     figure = new_figure(who, 15, 3.4)
     axes = figure.subplots(1, 5)
@@ -129,13 +131,12 @@ def show_maximization(net: Graph, layer: str, units: Sequence[int] | None = None
         ImportError: matplotlib is not installed.
     """
     who = "show_maximization"
+    expect_instance(who, "net", net, Graph, "a Network")
     available = net.node(layer).shape[0]
     chosen = list(range(min(16, available))) if units is None else items(units)
     if not chosen:
         raise wrong(who, "units to be numbers of units", "units", units)
-    labels = [str(unit) for unit in chosen] if names is None else list(names)
-    if len(labels) != len(chosen):
-        raise wrong(who, f"a name for each of {len(chosen)} units", "names", names)
+    labels = [str(unit) for unit in chosen] if names is None else names_of(who, names, len(chosen))
     C, H, W = expect_image(who, np.zeros(net.in_nodes[0].shape), "an input").shape
     images = np.stack([between_0_and_1(maximize(net, layer, unit, steps=steps, lr=lr, decay=decay,
                                                 seed=seed)[0]) for unit in chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from xpnet.checks import wrong
+from xpnet.checks import expect_class_names, wrong
 
 # People who are colour-blind can tell these colours apart (Okabe and Ito 2008).
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
@@ -59,6 +59,16 @@ def bare(ax: Any) -> Any:
 def title(ax: Any, text: str) -> None:
     """The title of an image; a name in it may contain $."""
     ax.set_title(text, fontsize=9, parse_math=False)
+
+
+def names_of(who: str, names: Any, count: int, what: str = "") -> list[str]:
+    """`count` names, by default what 0, what 1, ..."""
+    if names is None:
+        return [f"{what} {k}".strip() for k in range(count)]
+    found = expect_class_names(who, names)
+    if len(found) != count:
+        raise ValueError(f"{who}: expected {count} names. Received: {len(found)}.")
+    return list(found)
 
 
 def colour(number: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_instance, expect_integer, finite_array, perhaps, shown, wrong
+from xpnet.checks import expect_instance, expect_integer, finite_array, items, perhaps, shown, wrong
 from xpnet.graph import Graph
 from xpnet.layer import Layer
 from xpnet.layers.convolution import Conv2d
@@ -133,7 +133,9 @@ def _nodes(who: str, net: Graph, layers: Any) -> list[Node]:
             raise wrong(who, f"layers to be names of layers, for a network with {len(maps)} layers "
                         "of feature maps", "layers", layers)
         return maps
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = [layers] if isinstance(layers, str) else items(layers)
+    if not names:
+        raise wrong(who, "layers to be names of layers", "layers", layers)
     nodes = [net.node(name) for name in names]
     for node in nodes:
         if node not in maps:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import finite_array, wrong
+from xpnet.checks import expect_integer, finite_array, items, wrong
 from xpnet.viz.figure import HEAT, SIGNED, bare, new_figure, title
 
 LONGEST = 18        # characters of a title
@@ -116,10 +116,14 @@ def show_images(images: Any, titles: Sequence[str] | None = None, *, columns: in
         columns: the images of a row.
     """
     who = "show_images"
-    arrays = [expect_image(who, image, f"images[{k}]") for k, image in enumerate(images)]
-    if not arrays or titles is not None and len(titles) != len(arrays):
-        raise wrong(who, f"a title for each of {len(arrays)} images, one or more", "titles", titles)
-    return figure_of(arrays, titles or [""] * len(arrays), columns)
+    given = [*images] if isinstance(images, np.ndarray) and images.ndim > 2 else items(images)
+    if not given:
+        raise wrong(who, "images to be a list of images, or (N, C, H, W)", "images", images)
+    arrays = [expect_image(who, image, f"images[{k}]") for k, image in enumerate(given)]
+    texts = [""] * len(arrays) if titles is None else items(titles)
+    if not texts or len(texts) != len(arrays) or not all(isinstance(text, str) for text in texts):
+        raise wrong(who, f"a title for each of {len(arrays)} images", "titles", titles)
+    return figure_of(arrays, texts, expect_integer(who, "columns", columns))
 
 
 def figure_of(images: Any, titles: Sequence[str], columns: int) -> Any:

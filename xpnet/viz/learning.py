@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import (
-    expect_class_names,
     expect_instance,
     expect_integer,
     expect_number,
@@ -23,7 +22,7 @@ from xpnet.graph import Graph
 from xpnet.training.prediction import predict
 from xpnet.training.recording import RunningStatistics
 from xpnet.training.sampling import samples_of
-from xpnet.viz.figure import COLOURS, HEAT, STYLES, axes_for, colour, new_figure
+from xpnet.viz.figure import COLOURS, HEAT, STYLES, axes_for, colour, names_of, new_figure
 
 MARKERS = "osD^vPX"
 BINS = 25               # of a histogram
@@ -167,8 +166,7 @@ def show_regions(net: Graph, x: Any, y: Any, *, points: int = 200, threshold: fl
             np.isin(y, range(K)).all()):
         raise ValueError(f"{who}: expected x (N, 2) and labels y (N,) from 0 to {K - 1}. Received: "
                          f"{shown(x.shape)} and {shown(y.shape)}.")
-    labels = [f"class {k}" for k in range(K)] if names is None else list(
-        expect_class_names(who, names))
+    labels = names_of(who, names, K, "class")
     low, high = x.min(axis=0), x.max(axis=0)
     wide = np.where(high > low, high - low, 1) * margin
     across, up = (np.linspace(a, b, points) for a, b in zip(low - wide, high + wide))
@@ -220,9 +218,8 @@ def show_spread(net: Graph, x: Any, *, samples: int = 200, loss: Any = None, mos
     most = min(expect_integer(who, "most", most), len(COLOURS))
     x = finite_array(x, f"{who}: x")
     y = samples_of(net, x[None], samples, loss=loss)[:, 0]          # (T, K)
-    names = names or getattr(net, "classes", None)
-    labels = ([f"output {k}" for k in range(y.shape[1])] if names is None
-              else expect_class_names(who, names))
+    names = getattr(net, "classes", None) if names is None else names
+    labels = names_of(who, names, y.shape[1], "output")
     axes = axes_for(who, ax, 6, 3.5)
     chosen = np.argsort(-y.mean(axis=0), kind="stable")[:most]
     from matplotlib.colors import to_rgba
