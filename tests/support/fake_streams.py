@@ -180,6 +180,10 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         (stream or self.gpus.stream).record(self)
 
+    @property
+    def done(self) -> bool:
+        return self.place is None or self.place[0].ended >= self.place[1]
+
     def synchronize(self) -> None:
         if self.captured:
             raise CUDARuntimeError("cudaErrorCapturedEvent: the event was last recorded in a "

@@ -56,7 +56,7 @@ contenders.INPUT_SHAPES |= {"numpy_cnn": (1, 10, 10), "lenet5": (1, 32, 32), "bi
                             "resnet18": (3, 8, 8)}
 steps.BATCHES, steps.FEW = 4, {"resnet18": 4}
 bandwidth.MEGABYTES, bandwidth.ROTATED = (0.05,), 1 << 18
-timing.HOLD = 1 << 16
+timing.HOLD, timing.MOST_HOLDS = 1 << 16, 2          # the emulated GPU is never late
 timing.WARM_UP, timing.SAMPLES, timing.FEWEST_SAMPLES, timing.REPEATS = 1, 2, 1, 2
 products.measure_shapes.__defaults__ = ((
     (Convolution(4, 8, 3, 6, "half"), 4), (Convolution(4, 8, 3, 6, "half", 2, 2), 4),
