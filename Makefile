@@ -54,7 +54,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
-	XPNET_REQUIRE_GPU=1 $(BIN)/python -m pytest -rs -m gpu $(ARGS)
+	XPNET_REQUIRE_GPU=1 $(BIN)/python -m pytest -rs -m gpu -n $(JOBS) $(ARGS)
 
 bench: $(VENV)/installed-bench $(VENV)/installed-fast
 	$(BIN)/python -m benchmarks cpu $(ARGS)

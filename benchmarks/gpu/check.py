@@ -24,10 +24,12 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.gpu.command import DATA
+from benchmarks.gpu.compiling import PROCESSES
 from benchmarks.race import ROOT
+from xpnet.backends.cpu.threads import cores
 
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm",
-            "threadpoolctl", "pytest", "hypothesis", "pillow")
+            "threadpoolctl", "pytest", "pytest-xdist", "hypothesis", "pillow")
 STEPS = ("machine", "compile", "training", "tests", "memcheck", "racecheck", "bench")
 # Seconds for each step; "bench" gets the rest.
 LIMITS = {"machine": 30, "compile": 120, "training": 90, "tests": 300, "memcheck": 90,
@@ -48,9 +50,11 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
     python = sys.executable
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9"]
     small = [python, "-m", "benchmarks.gpu.small_run"]
-    tests = [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider",
-             "--continue-on-collection-errors", "--durations=10", "--tb=short",
-             f"--maxfail={MOST_FAILURES}"]
+    # In several processes the tests of one GPU take 2 instead of many minutes. pytest-benchmark
+    # warns of that, and warnings are errors.
+    tests = [python, "-m", "pytest", "-rs", "-m", "gpu", "-n", str(min(cores(), PROCESSES)),
+             "-p", "no:benchmark", "-p", "no:cacheprovider", "--continue-on-collection-errors",
+             "--durations=10", "--tb=short", f"--maxfail={MOST_FAILURES}"]
     return {
         "machine": ["nvidia-smi"], "compile": [python, "-m", "benchmarks.gpu.compiling"],
         "training": [*tests, *TRAINING],

@@ -62,7 +62,7 @@ def compile_share(number: int, of: int) -> tuple[int, list[str]]:
 
 
 def main() -> None:
-    from benchmarks.options import cores
+    from xpnet.backends.cpu.threads import cores
     started, count = time.perf_counter(), min(cores(), PROCESSES)
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(partial(compile_share, of=count), range(count)))
