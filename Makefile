@@ -27,7 +27,7 @@ BIN := $(VENV)/bin
 OUT ?= build/gpu-check
 JOBS ?= 2
 
-# Each process takes whole files. The first folder, tests/backends, takes longest.
+# Each process takes whole files, in the order of tests/conftest.py: those that take longest first.
 TESTS = $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Tests start hundreds of processes. If this were set, each would compile the whole package.

@@ -28,10 +28,23 @@ ABOUT = {"first": "the first tier; XPNET_TESTS=all runs everything", "all": "eve
          "rest": "what the first tier leaves out"}
 
 
+# The files that take longest, so that no process is alone in the last minutes. They begin with those
+# that compile: Numba's kernels and, in another process, CUDA's. Whatever needs these comes later and
+# finds them on disk; otherwise two processes would compile the same at the same time.
+LONGEST = [(ROOT / "tests" / f"{name}.py").resolve(strict=True) for name in (
+    "backends/numba/test_numba_backend", "backends/cupy/test_cuda_kernels",
+    "backends/cupy/test_nvrtc", "backends/cupy/test_capture", "backends/cupy/test_host_mutants",
+    "backends/numba/test_numba_isa", "backends/numba/test_cold_and_warm",
+    "backends/test_floating_point_errors", "backends/cpu/test_fork", "backends/cpu/test_cpu_threads",
+    "project/test_examples", "io/test_hostile_files", "benchmarks/test_benchmarks_gpu_rehearsal",
+    "inspect/test_memory")]
+
+
 def pytest_report_header() -> list[str]:
     return [f"tests: {ABOUT[TIER]}", f"GPU: {why_no_gpu() or 'yes'}"]
 
 
+@pytest.hookimpl(trylast=True)          # pytest itself sorts by the parameters of fixtures
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests of other tiers, and skips those marked `gpu` if there is no GPU.
 
@@ -41,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if unstable:        # pytest-xdist would find other tests in each process
         raise pytest.UsageError(f"expected the same name in each process. Received: {unstable[0]}")
     config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
-    items[:] = [item for item in items if runs(item)]
+    rank = {path: number for number, path in enumerate(LONGEST)}
+    items[:] = sorted(filter(runs, items), key=lambda item: rank.get(item.path, len(rank)))
     for item in items if why_no_gpu() else []:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=why_no_gpu()))
