@@ -28,16 +28,16 @@ ABOUT = {"first": "the first tier; XPNET_TESTS=all runs everything", "all": "eve
          "rest": "what the first tier leaves out"}
 
 
-# The files that take longest, so that no process is alone in the last minutes. They begin with those
-# that compile: Numba's kernels and, in another process, CUDA's. Whatever needs these comes later and
-# finds them on disk; otherwise two processes would compile the same at the same time.
+# The files that take longest, so that no process is alone in the last minutes. They begin with
+# those that compile: Numba's kernels and, in another process, CUDA's. Whatever needs these comes
+# later and finds them on disk; otherwise two processes would compile the same at the same time.
 LONGEST = [(ROOT / "tests" / f"{name}.py").resolve(strict=True) for name in (
     "backends/numba/test_numba_backend", "backends/cupy/test_cuda_kernels",
     "backends/cupy/test_nvrtc", "backends/cupy/test_capture", "backends/cupy/test_host_mutants",
     "backends/numba/test_numba_isa", "backends/numba/test_cold_and_warm",
-    "backends/test_floating_point_errors", "backends/cpu/test_fork", "backends/cpu/test_cpu_threads",
-    "project/test_examples", "io/test_hostile_files", "benchmarks/test_benchmarks_gpu_rehearsal",
-    "inspect/test_memory")]
+    "backends/test_floating_point_errors", "backends/cpu/test_fork",
+    "backends/cpu/test_cpu_threads", "project/test_examples", "io/test_hostile_files",
+    "benchmarks/test_benchmarks_gpu_rehearsal", "inspect/test_memory")]
 
 
 def pytest_report_header() -> list[str]:
