@@ -116,6 +116,27 @@ def test_an_error_in_the_training_ends_every_rank():
         in_threads(2, lambda communicator: fit(communicator, callbacks=[Failing()]))
 
 
+@pytest.mark.parametrize("bad_rank", [0, 1])
+def test_an_error_of_an_evaluation_in_a_callback_ends_every_rank(bad_rank):
+    """Also before the ranks agree on the evaluation: `fit` itself ends all, so none waits."""
+    ended = []
+
+    class Evaluates(xn.Callback):
+        def on_epoch_end(self, run: xn.Run) -> None:
+            size = 0 if run.parallel.rank == bad_rank and run.epoch == 2 else 8
+            run.net.evaluate(x, y, batch_size=size, parallel=run.parallel)
+
+    def run(communicator: Any) -> None:
+        try:
+            fit(communicator, epochs=3, callbacks=[Evaluates()])
+        finally:
+            ended.append(len(communicator._board.errors))
+
+    with pytest.raises((ValueError, RuntimeError), match="evaluate: expected batch_size"):
+        in_threads(2, run)
+    assert min(ended) >= 1
+
+
 @pytest.mark.parametrize("ask, attribute", [("stop", "stopped"), ("interrupt", "interrupted")])
 def test_what_one_rank_asks_for_in_a_batch_holds_for_all_after_the_next(ask, attribute):
     class Asks(xn.Callback):

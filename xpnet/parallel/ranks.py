@@ -160,7 +160,7 @@ class DataParallel(Checked):
     def entered(self) -> Iterator[None]:
         """The work of all ranks. An error before they agree is sent to the others, which raise it,
         too; a later one ends all ranks."""
-        self._phase = "begun"
+        before, self._phase = self._phase, "begun"      # a callback of fit may call evaluate
         try:
             with self._threads():
                 yield
@@ -170,6 +170,8 @@ class DataParallel(Checked):
             elif self._phase == "begun":
                 self.communicator.gather_objects({"error": f"{type(error).__name__}: {error}"})
             raise
+        finally:
+            self._phase = before
 
     def _threads(self) -> Any:
         """The ranks of a machine share its cores, unless the user chose a number of threads."""
