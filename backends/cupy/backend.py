@@ -1,6 +1,6 @@
 """NVIDIA GPUs through CuPy: the device, its memory, and the functions that are the methods.
 
-The only file that imports cupy, and only when a GPU is used.
+Only this file and nccl.py import cupy, and only when a GPU is used.
 """
 
 from __future__ import annotations

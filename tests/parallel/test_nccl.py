@@ -5,6 +5,8 @@ No exchange between real GPUs is tested here.
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -213,6 +215,31 @@ def test_captured_steps_contain_the_exchange_and_have_the_same_bits(late, folder
     assert [call[0] for call in module.log[0] if call[3]] == ["group", "allGather"]
 
 
+@full
+def test_the_batches_of_a_group_are_captured_steps_of_their_own(folder):
+    """The first, the second and the last of 3 batches: 3 graphs, from the fourth group on."""
+    def found(capture: bool) -> tuple[list[Any], list[int]]:
+        with pretended_ranks(folder, 2) as (backends, _):
+            bits = in_gpus(backends, lambda communicator: trained(
+                network(communicator.backend), communicator, capture=capture, count=48,
+                accumulate=3, epochs=3, validation=None))
+            return bits, [backend.xp.gpus.graphs for backend in backends]
+
+    (eager, none), (bits, graphs) = found(False), found(True)
+    assert bits == eager and none == [0, 0] and graphs == [3, 3]
+
+
+@full
+def test_batch_norm_over_the_whole_batch_exchanges_its_moments_by_the_host(folder):
+    results = []
+    for ranks in 1, 2:
+        with pretended_ranks(folder, ranks) as (backends, module):
+            results += in_gpus(backends, lambda communicator: trained(
+                network(communicator.backend), DataParallel(communicator, sync=True)))
+            assert not any(call[3] for call in module.log[0])       # nothing is captured
+    assert results == results[:1] * 3
+
+
 @pytest.mark.parametrize("capture", [False, True])
 def test_pieces_are_sent_on_the_other_stream_and_have_the_same_bits(capture, folder, alone):
     found, gpus, module = captured(folder, 2, capture, 2, late=LATE["late"])
@@ -358,6 +385,22 @@ def test_ranks_take_the_gpus_of_their_machine_in_turn(local, visible, device, mo
     monkeypatch.setattr(xpnet.backends.cupy.backend, "device_count", lambda: visible)
     monkeypatch.setattr(module, "get_backend", lambda name: SimpleNamespace(name=name))
     assert module._gpu(local).name == f"cupy:{device}"
+
+
+@pytest.mark.parametrize("backend, gpu, autotune, found", [
+    ("cupy", False, False, "NCCL"), ("auto", True, False, "NCCL"), ("auto", False, False, "MPI"),
+    ("cupy:0", True, False, "MPI"), ("numpy", True, True, "MPI"),
+    ("cupy", True, True, "--autotune: expected one process")])
+def test_the_command_uses_nccl_if_it_uses_gpus(backend, gpu, autotune, found, monkeypatch):
+    module = importlib.import_module("xpnet.cli.train")
+    monkeypatch.setattr(module, "get_backend", lambda: SimpleNamespace(captures=gpu))
+    monkeypatch.setattr(module, "NCCLCommunicator", lambda: "NCCL")
+    monkeypatch.setattr(module, "MPICommunicator", lambda: "MPI")
+    options = argparse.Namespace(backend=backend, autotune=autotune)
+    try:
+        assert module._communicator(options) == found
+    except ValueError as error:
+        assert str(error).startswith(found)
 
 
 # --- the pretended NCCL ---------------------------------------------------------------------------

@@ -11,9 +11,15 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xpnet.backends import get_backend
+from xpnet.backends import Backend, get_backend
 from xpnet.cli import networks, sources
-from xpnet.parallel import DataParallel, launched
+from xpnet.parallel import (
+    Communicator,
+    DataParallel,
+    MPICommunicator,
+    NCCLCommunicator,
+    launched,
+)
 
 if TYPE_CHECKING:
     from xpnet.data import Dataset
@@ -43,7 +49,8 @@ FEW = 10_000            # other data with fewer images are trained as digits are
 def run(options: argparse.Namespace) -> int:
     """Train; as one of several processes if mpiexec started them, of which rank 0 prints and writes
     files."""
-    parallel = DataParallel(shards=options.shards, sync=options.sync) if launched() else None
+    parallel = None if not launched() else DataParallel(
+        _communicator(options), shards=options.shards, sync=options.sync)
     if parallel is None or parallel.leads:
         return _run(options, parallel)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -65,7 +72,7 @@ def _run(options: argparse.Namespace, parallel: DataParallel | None) -> int:
     recipe = _recipe(options, len(data))
     net = networks.build(WHO, options.model, function, input_shape=data.shape,
                          classes=len(data.classes or ()), seed=options.seed,
-                         backend=get_backend(options.backend, autotune=options.autotune))
+                         backend=_backend(options, parallel))
     judge = None        # the images whose accuracy ends the training
     if percent is not None:
         parts = sources.parts(data)
@@ -96,6 +103,21 @@ def _run(options: argparse.Namespace, parallel: DataParallel | None) -> int:
         return 130
     missed = percent is not None and not history.stopped
     return 1 if missed or history.diverged else 0
+
+
+def _communicator(options: argparse.Namespace) -> Communicator:
+    """By NCCL if the processes are to use GPUs, without a number: each takes one."""
+    if options.backend == "cupy" or options.backend == "auto" and get_backend().captures:
+        if options.autotune:
+            raise ValueError("--autotune: expected one process. Received: several with GPUs, which "
+                             "exchange by NCCL.")
+        return NCCLCommunicator()
+    return MPICommunicator()
+
+
+def _backend(options: argparse.Namespace, parallel: DataParallel | None) -> Backend:
+    gpu = None if parallel is None else parallel.communicator.backend
+    return gpu or get_backend(options.backend, autotune=options.autotune)
 
 
 def _recipe(options: argparse.Namespace, images: int) -> Recipe:
