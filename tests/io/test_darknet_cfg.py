@@ -155,9 +155,9 @@ REFUSED = {
     "[net]\nwidth=8\nheight=8\nchannels=0\n[conv]\n": "channels=0 in [net]",
     NET + "widht=9\n[conv]\n": 'perhaps "width". Received: widht=9 in [net], ',
     NET + "time_steps=3\n[conv]\n": "expected time_steps=1",
-    NET + "[rnn]\noutput=3\n": "a section in [rnn] of layer 0",
+    NET + "[rnn]\noutput=3\n": "expected a sequence before it, of inputs and time_steps of [net]",
     NET + "[Convolutional]\n": 'perhaps "convolutional". Received: a section in [Convolutional] of',
-    NET + "[crnn]\noutput=3\n": "[crnn] is refused because it adds f(W x) and f(U h)",
+    NET + "[crnn]\noutput=3\n": "[crnn] is refused because no layer here reads a sequence",
     NET + "[lstm]\noutput=3\n": "expected a sequence before it, of inputs and time_steps of [net]",
     NET + CONV + "[lrn]\n": "a section in [lrn] of layer 1",
     NET + "[conv]\nfilters=0\n": "expected filters to be an int, 1 or larger. Received: "
@@ -246,7 +246,7 @@ def test_files_that_are_no_cfg_files(tmp_path):
 
 WORDS = st.sampled_from(
     "[net] [conv] [maxpool] [route] [shortcut] [yolo] [reorg] [softmax] [local] [avgpool] [sam] "
-    "[lstm] [gru] output=3 tanh=1 time_steps=2 inputs=3 "
+    "[rnn] [lstm] [gru] output=3 tanh=1 time_steps=2 inputs=3 "
     "width=8 height=8 channels=4 filters=3 size=3 size=0 stride=2 pad=1 groups=2 layers=-1 "
     "layers=0,-2 from=-2 from=9 activation=leaky activation=x mask=0 anchors=1,2 classes=1 num=1 "
     "batch_normalize=1 share_index=0 dilation=70000 filters=2000000000 stride=-1 = x # [".split())
@@ -271,7 +271,8 @@ def test_nonsense_gives_a_network_or_one_line(words):
     NET + "[local]\nfilters=2000000000\nsize=3\n[local]\nfilters=2000000000\nsize=3\n",
     NET + "[shortcut]\nfrom=0\n", "[net]\ninputs=2000000000\n[connected]\noutput=2000000000\n",
     "[net]\ninputs=5\n[connected]\noutput=2000000001\n[detection]\ncoords=4\nside=1\n"
-    "num=400000000\n", "[net]\ninputs=5\ntime_steps=2000000000\n[lstm]\noutput=200000000\n"])
+    "num=400000000\n", "[net]\ninputs=2000000000\ntime_steps=9\n[rnn]\nhidden=2000000000\n"
+    "output=2000000000\n", "[net]\ninputs=5\ntime_steps=2000000000\n[lstm]\noutput=200000000\n"])
 def test_large_numbers_take_no_memory(text):
     """The nodes are made, or a line is refused; neither takes what the numbers would."""
     with limited_memory(1e6):

@@ -140,14 +140,30 @@ class Reference:
             y = y + bias
         return self.f(y, "logistic")
 
-    def gates(self, names: str, x: np.ndarray) -> dict[str, Any]:
-        """The connected parts of a recurrent section by their names, as functions."""
-        def part(inputs: int) -> Any:
-            bias, w = self.take(self.n("output")), self.take(self.n("output"), inputs)
+    def part(self, units: int, inputs: int) -> Any:
+        """A connected part of a recurrent section, without activation, as a function."""
+        bias, w = self.take(units), self.take(units, inputs)
+        if not self.n("batch_normalize"):
             return lambda v: w @ v + bias
+        norm = [self.take(units) for _ in range(3)]
+        return lambda v: self.normalized(w @ v, bias, *norm)
 
-        return {name: part(len(x) if name[0] == "u" else self.n("output"))
+    def gates(self, names: str, x: np.ndarray) -> dict[str, Any]:
+        units = self.n("output")
+        return {name: self.part(units, len(x) if name[0] == "u" else units)
                 for name in names.split()}
+
+    def rnn(self, x: np.ndarray) -> np.ndarray:
+        hidden = self.n("hidden", 1)
+        W, U = self.part(hidden, len(x)), self.part(hidden, hidden)
+        V = self.part(self.n("output"), hidden)
+        f = ACTIVATIONS[self.o.get("activation", "logistic")]
+        g = [f, ACTIVATIONS["logistic"], ACTIVATIONS["loggy"]][self.n("logistic")]
+        state, steps = np.zeros(hidden), []
+        for v in x.T:
+            state = f(W(v)) + g(U(state)) + self.n("shortcut") * state
+            steps.append(f(V(state)))
+        return np.stack(steps, axis=1)
 
     def lstm(self, x: np.ndarray) -> np.ndarray:
         p = self.gates("wf wi wg wo uf ui ug uo" if self.later else "wi wf wo wg ui uf uo ug", x)
@@ -161,12 +177,13 @@ class Reference:
         return np.stack(steps, axis=1)
 
     def gru(self, x: np.ndarray) -> np.ndarray:
-        p = self.gates("wz wr wh uz ur uh", x)
+        p = self.gates("uz ur uh wz wr wh" if self.later else "wz wr wh uz ur uh", x)
         h = np.zeros(self.n("output"))
         steps, s = [], ACTIVATIONS["logistic"]
+        last = np.tanh if self.n("tanh") else s
         for v in x.T:
             z, r = (s(p["u" + k](v) + p["w" + k](h)) for k in "zr")
-            h = z * h + (1 - z) * np.tanh(p["uh"](v) + p["wh"](r * h))
+            h = z * h + (1 - z) * last(p["uh"](v) + p["wh"](r * h))
             steps.append(h)
         return np.stack(steps, axis=1)
 

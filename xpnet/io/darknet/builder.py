@@ -6,6 +6,7 @@ leaky0, pool1, ... Nothing is allocated here; the layers only declare their arra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,8 @@ class Stored:
         shape: in the file.
         axes: the file's array is transposed by these axes; None if it is not.
         matrix: whether the file has the array transposed if its version is above 1000.
-        gate: of a recurrent section, see recurrent.py: what it is a part of, e.g. "wi".
+        gate: what it belongs to in [lstm] and [gru], e.g. "wi", see recurrent.py.
+        merged: whether an array of the network has its values among others.
     """
 
     section: Section
@@ -56,16 +58,17 @@ class Stored:
     axes: tuple[int, ...] | None = None
     matrix: bool = False
     gate: str = ""
+    merged: bool = False
 
     @property
     def layer(self) -> str:
         """Full name of the layer."""
-        return self.name.rsplit(".", 2 if self.gate else 1)[0]
+        return self.name.rsplit(".", 2 if self.merged else 1)[0]
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Full names of the network's arrays that have its values."""
-        return tuple(f"{self.layer}.{name}" for name in "WUb") if self.gate else (self.name,)
+        return tuple(f"{self.layer}.{name}" for name in "WUb") if self.merged else (self.name,)
 
 
 class Builder:
@@ -89,7 +92,7 @@ class Builder:
         self.heads: list[Head] = []
         self.convolutions: dict[int, tuple[Layer | None, ...]] = {}
         self.layers: list[tuple[int, Layer]] = []       # with the number of the section
-        self._names: set[str] = set()
+        self._uses: Counter[str] = Counter()            # by the names of layers
         self.input = self._input(config.net, steps)
         self._value: Node | None = self.input
         self._maps: list[Node] = []                     # that heads decode
@@ -120,14 +123,10 @@ class Builder:
 
     def use(self, layer: Layer, label: str, *nodes: Node) -> Node:
         """The output of a new layer, called `label` and the number of the section."""
-        index, name = self.section.index, f"{label}{self.section.index}"
-        number = 1
-        while name in self._names:
-            number += 1
-            name = f"{label}{index}_{number}"
-        self._names.add(name)
-        layer.name = name
-        self.layers.append((index, layer))
+        name = f"{label}{self.section.index}"
+        self._uses[name] += 1
+        layer.name = name if self._uses[name] == 1 else f"{name}_{self._uses[name]}"
+        self.layers.append((self.section.index, layer))
         return layer(*nodes)
 
     def activate(self, node: Node, name: str | None) -> Node:
@@ -177,9 +176,9 @@ class Builder:
         return found
 
     def store(self, what: str, layer: Layer, parameter: str, shape: Sequence[int],
-              axes: tuple[int, ...] | None = None, matrix: bool = False) -> None:
+              axes: tuple[int, ...] | None = None, matrix: bool = False, gate: str = "") -> None:
         self.stored.append(Stored(self.section, what, f"{layer.name}.{parameter}", tuple(shape),
-                                  axes, matrix))
+                                  axes, matrix, gate))
 
     def add_head(self) -> None:
         """An output of the network: the raw map that this section decodes."""

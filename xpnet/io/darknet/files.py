@@ -167,7 +167,7 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = Non
         arrays = {name: net.backend.to_numpy(held[ours].data)
                   for name, ours in names.items() if ours in held}
         arrays |= {array.name: np.zeros(array.shape, np.float32)        # biases that are left out
-                   for array in stored if not array.gate and array.name not in arrays}
+                   for array in stored if not array.merged and array.name not in arrays}
         arrays |= recurrent.split(arrays, stored)
         stored = recurrent.ordered(stored, header.version, weights)
         write_atomically(weights, [*weights_file.pieces(header, stored, arrays)], who=who)

@@ -53,11 +53,12 @@ KINDS = {
                      "alpha=1 beta=1"),
     "scale_channels": Kind(joins.scale_channels, "from scale_wh activation"),
     "sam": Kind(joins.sam, "from activation"),
+    "rnn": Kind(recurrent.recurrent,
+                "output hidden activation batch_normalize logistic shortcut"),
     "lstm": Kind(recurrent.recurrent, "output batch_normalize"),
     "gru": Kind(recurrent.recurrent, "output batch_normalize tanh"),
 }
-SUM = "it adds f(W x) and f(U h), which no layer here does"
-REASONS = {"rnn": SUM, "crnn": SUM}             # why they are refused
+REASONS = {"crnn": "no layer here reads a sequence of images"}      # why it is refused
 HEAD_KEYS = {
     "yolo": "mask anchors classes num jitter resize ignore_thresh truth_thresh random max "
             "scale_x_y iou_thresh iou_loss iou_thresh_kind iou_normalizer obj_normalizer "
@@ -115,7 +116,7 @@ def build(config: Config) -> Builder:
             error names the section and the line.
     """
     steps = recurrent.has_steps(config)
-    for section in config:
+    for section in [*config.layers, config.net]:
         _check(section, steps)
     b = Builder(config, steps)
     for section in config.layers:
