@@ -9,6 +9,7 @@ import numpy as np
 
 import xpnet as xn
 from xpnet.explain.surface import Surface
+from xpnet.training.rates import LearningRates
 
 
 def a_classifier() -> xn.Sequential:
@@ -61,6 +62,7 @@ VIZ: dict[str, dict[str, Any]] = {
     "show_mistakes": {"x": X, "y": SCORES, "target": Y},
     "show_pooling": {"image": X[0], "windows": (2,)},
     "show_pyramid": {"image": X[0], "levels": 2},
+    "show_rates": {"found": LearningRates((0.1, 1.0), (2.0, 1.0), (2.0, 1.5), 0.1)},
     "show_receptive_field": {"net": NET, "x": X[0], "layers": "conv1"},
     "show_regions": {"net": FLAT, "x": X[:, 0, 0, :2], "y": Y, "points": 5},
     "show_spread": {"net": NET, "x": X[0], "samples": 5} | LOSS,

@@ -44,6 +44,9 @@ def test_the_suggestion_is_where_a_quadratic_loss_falls():
     assert 1e-3 < found.suggestion < 1
     axis = found.plot().axes[0]
     assert [line.get_label() for line in axis.lines][:2] == ["loss", "smoothed"]
+    assert [list(line.get_ydata()) for line in axis.lines[:2]] == [
+        list(found.losses), list(found.smoothed)]
+    assert list(axis.lines[2].get_xdata()) == [found.suggestion] * 2
 
 
 def test_the_same_call_finds_the_same():

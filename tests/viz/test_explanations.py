@@ -94,6 +94,18 @@ def test_occlusion_is_drawn_at_the_middle_of_the_square():
     assert ax.get_xlim() == (-0.5, 7.5) and ax.get_ylim() == (7.5, -0.5)
 
 
+def test_large_squares_move_by_a_quarter_of_their_size():
+    net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(1, 21, 17), backend="numpy")
+    x = RNG.random((1, 21, 17), np.float32)
+    ax = xn.viz.show_explanations(
+        xn.Sequential([xn.Conv2d(1, 1), net], input_shape=x.shape, backend="numpy"), x, 0,
+        size=9).axes[4]
+    image, = ax.images
+    assert image.get_array().shape == (7, 5)        # strides of 2
+    left, right, bottom, top = image.get_extent()
+    assert (left, top) == (3, 3) and (right, bottom) == (13, 17)    # the first middle is pixel 4
+
+
 def test_names_of_the_network():
     net = classifier()
     net.classes = ["a", "b", "c"]

@@ -167,6 +167,8 @@ def test_filters_of_more_channels_are_rows():
     drawn = net.show_filters("true").axes[0].images[0].get_array()
     W = net.arrays["true.W"].data
     assert drawn.shape == (2 * 3 - 1, 5 * 4 - 1)
+    assert net.show_filters("true", most=1).axes[0].get_title() == (
+        "true: 1 of 2 filters of 2 x 3, a row each; 5 input channels, a column each")
     np.testing.assert_array_equal(drawn[3:5, 4:7], W[1, 1, ::-1, ::-1])     # filter 1, channel 1
     drawn = net.show_filters("sep").axes[0].images[0].get_array()
     W = net.arrays["sep.depthwise.W"].data
@@ -251,6 +253,7 @@ def test_activations_on_a_photograph():
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: xn.viz.show_activations("rellu"), 'perhaps "relu"'),
     (lambda: xn.viz.show_activations([]), "one activation or more"),
+    (lambda: xn.viz.show_activations(xn.Linear(3)), "an elementwise layer"),
     (lambda: xn.viz.show_activations(3), "names of activations, or layers"),
     (lambda: xn.viz.show_activations("relu", low=2, high=1), "high to be larger than low, 2"),
     (lambda: xn.viz.show_activations_on(np.ones(3), "relu"), "image of shape"),

@@ -35,7 +35,7 @@ def smooth_gradient(net: Graph, x: Any, target: Any = None, *, samples: int = 25
 
     1/T sum over t of dS/dx (x + e_t), e_t normal with standard deviation `noise` (max x - min x),
     T = samples. The maximum of its absolute values over the channels is a saliency map with less
-    noise. Smilkov et al. 2017, section 3.
+    noise. Smilkov et al. 2017, section 2.
 
     Args:
         net: a network with one input of images and one output of class scores.

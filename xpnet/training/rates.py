@@ -36,21 +36,11 @@ class LearningRates:
     smoothed: tuple[float, ...]
     suggestion: float | None
 
-    def plot(self) -> Any:
-        """A figure of the losses over the rates, with the suggestion as a vertical line.
-
-        Returns a matplotlib Figure. Raises ImportError if matplotlib is not installed.
-        """
-        from xpnet.viz.figure import new_figure
-        figure = new_figure("LearningRates.plot", 5, 3.5)
-        axis = figure.subplots()
-        axis.semilogx(self.rates, self.losses, alpha=0.3, label="loss")
-        axis.semilogx(self.rates, self.smoothed, label="smoothed")
-        if self.suggestion is not None:
-            axis.axvline(self.suggestion, linestyle=":", label=f"{self.suggestion:.2g}")
-        axis.set_xlabel("learning rate")
-        axis.legend()
-        return figure
+    def plot(self, *, ax: Any = None) -> Any:
+        """A matplotlib Figure of the losses over the rates, with the suggestion as a vertical line;
+        see xpnet.viz.show_rates."""
+        from xpnet.viz.curves import show_rates
+        return show_rates(self, ax=ax)
 
 
 def find_lr(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",

@@ -11,7 +11,7 @@ functions of arrays, in xpnet.explain and elsewhere.
 from xpnet.viz.activations import show_activations, show_activations_on
 from xpnet.viz.confusion import show_confusion, show_mistakes
 from xpnet.viz.convolution import KERNELS, pyramid, show_convolution, show_pyramid
-from xpnet.viz.curves import show_training
+from xpnet.viz.curves import show_rates, show_training
 from xpnet.viz.explanations import show_explanations, show_heat, show_maximization
 from xpnet.viz.fields import show_receptive_field
 from xpnet.viz.filters import show_feature_maps, show_filters
@@ -31,6 +31,7 @@ __all__ = [
     "KERNELS", "POOLINGS", "pyramid", "show_activations", "show_activations_on", "show_confusion",
     "show_convolution", "show_explanations", "show_feature_maps", "show_filters",
     "show_gradient_sizes", "show_graph", "show_heat", "show_images", "show_maximization",
-    "show_mistakes", "show_pooling", "show_pyramid", "show_receptive_field", "show_regions",
-    "show_spread", "show_statistics", "show_surface", "show_training", "show_window",
+    "show_mistakes", "show_pooling", "show_pyramid", "show_rates", "show_receptive_field",
+    "show_regions", "show_spread", "show_statistics", "show_surface", "show_training",
+    "show_window",
 ]

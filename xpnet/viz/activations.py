@@ -27,6 +27,9 @@ def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     layer = type(layer)(**layer.config())
     layer.initialize((1,), backend="numpy", dtype="float64")
+    if layer.out_shape != (1,):
+        raise ValueError("curve: expected an elementwise layer. Received: one that makes "
+                         f"{layer.out_shape[0]} values of one, {layer.who}.")
     y = layer.forward(x[None], mode=TRAIN)  # (1, n)
     return y[0], layer.backward(np.ones_like(y))[0]
 
@@ -85,7 +88,7 @@ def show_activations_on(image: Any, activations: Function | Sequence[Function], 
 
     The pixels p from 0 to 1 become z = low + (high - low) p. Each result is drawn from its smallest
     value (black) to its largest (white); the title says which they are. NumPyNet shows its
-    activations in this way (N. Curti and others, 2019).
+    activations in this way.
 
     Args:
         image: (H, W) or (C, H, W) with 1 or 3 channels: uint8, or floats from 0 to 1.

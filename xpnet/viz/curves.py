@@ -1,4 +1,5 @@
-"""Training curves: the columns of one history, or of several, over the epochs."""
+"""Training curves: the columns of one history, or of several, over the epochs; and the losses over
+learning rates."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from xpnet.viz.figure import STYLES, axes_for, colour, new_figure
 
 if TYPE_CHECKING:
     from xpnet.history import History
+    from xpnet.training.rates import LearningRates
 
 WHO = "show_training"
 KINDS = "loss", "accuracy"      # each has axes of its own
@@ -97,3 +99,28 @@ def _draw(axes: Any, runs: Mapping[str, History], columns: Sequence[str]) -> Non
                       color=colour(k if single else number),
                       linestyle=STYLES[k % len(STYLES)],
                       marker="o" if len(history.rows) == 1 else None)
+
+
+def show_rates(found: LearningRates, *, ax: Any = None) -> Any:
+    """A figure of the losses over the learning rates, with the suggestion as a vertical line.
+
+    Args:
+        found: what `find_lr` returns.
+        ax: axes of matplotlib; by default those of a new figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    who = "show_rates"
+    if not hasattr(found, "smoothed"):
+        raise TypeError(f"{who}: expected what find_lr returns. Received: {shown(found)}.")
+    axes = axes_for(who, ax, 5, 3.5)
+    axes.semilogx(found.rates, found.losses, color=colour(0), alpha=0.3, label="loss")
+    axes.semilogx(found.rates, found.smoothed, color=colour(0), label="smoothed")
+    if found.suggestion is not None:
+        axes.axvline(found.suggestion, color=colour(1), linestyle=":",
+                     label=f"suggestion: {found.suggestion:.2g}")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.legend()
+    return axes.figure

@@ -101,11 +101,14 @@ def show_explanations(net: Graph, x: Any, target: int | None = None, *, layer: s
     draw_map(axes[1], saliency(net, x[None], k)[0], "saliency")
     draw_map(axes[2], smooth, "smooth gradient")
     _heat(axes[3], pixels, grad_cam(net, x[None], k, layer=layer)[0], f"Grad-CAM, {layer}")
-    drop = occlusion(net, x, k, size=size)
     _, H, W = x.shape
-    half = size / 2         # each value is drawn at the middle of its square
+    stride = max(1, size // 4)          # all places of a large image would take too long
+    drop = occlusion(net, x, k, size=size, stride=stride)
+    # Each value is drawn at the middle of its square.
+    start = (size - 1 - stride) / 2
+    OH, OW = drop.shape
     draw_map(axes[4], drop, f"occlusion, {size} x {size}",
-             extent=(half - 1, W - half, H - half, half - 1))
+             extent=(start, start + OW * stride, start + OH * stride, start))
     axes[4].set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
     return figure
 

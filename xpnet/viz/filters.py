@@ -52,8 +52,11 @@ def show_filters(net: Graph, layer: str, *, most: int = 64, ax: Any = None) -> A
     whole = mosaic(maps, columns)
     width = min(FULL_WIDTH, max(3.0, whole.shape[1] / 8))
     axes = axes_for(who, ax, width, min(FULL_WIDTH, width * whole.shape[0] / whole.shape[1] + 0.4))
-    shown_of = f"{layer}: " + (f"{F} filters" if most >= F else f"{most} of {F} filters")
-    text = f"{shown_of} of {C} x {KH} x {KW}"
+    text = f"{layer}: " + (f"{F} filters" if most >= F else f"{most} of {F} filters")
+    if C in (1, 3):
+        text += f" of {C} x {KH} x {KW}"
+    else:
+        text += f" of {KH} x {KW}, a row each; {C} input channels, a column each"
     if C == 3:
         whole[np.isnan(whole)] = 1      # white
         draw_image(axes, np.moveaxis(whole, -1, 0), text)
