@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import fake_nccl
+import nccl_checks
 import numpy as np
 import pytest
 from fake_nccl import FakeNccl, pretended_ranks
@@ -128,6 +129,15 @@ def test_the_plain_sum_is_one_all_reduce(dtype, name, folder):
         assert [call[:2] for call in module.log[1]] == [("allReduce", (5, getattr(module, name)))]
 
 
+@pytest.mark.parametrize("check", [
+    nccl_checks.check_exchange, pytest.param(nccl_checks.check_training, marks=full)])
+def test_a_rank_exchanges_with_itself(check, folder):
+    """What test_nccl_gpu.py does on a real GPU."""
+    with pretended_ranks(folder, 1) as (backends, _):
+        check(backends[0])
+        assert backends[0].xp.gpus.graphs == 1
+
+
 def test_arrays_of_the_host_do_not_go_through_nccl(folder):
     with pretended_ranks(folder, 2) as (backends, module):
         def run(communicator: NCCLCommunicator) -> Any:
@@ -227,17 +237,6 @@ def test_the_batches_of_a_group_are_captured_steps_of_their_own(folder):
 
     (eager, none), (bits, graphs) = found(False), found(True)
     assert bits == eager and none == [0, 0] and graphs == [3, 3]
-
-
-@full
-def test_batch_norm_over_the_whole_batch_exchanges_its_moments_by_the_host(folder):
-    results = []
-    for ranks in 1, 2:
-        with pretended_ranks(folder, ranks) as (backends, module):
-            results += in_gpus(backends, lambda communicator: trained(
-                network(communicator.backend), DataParallel(communicator, sync=True)))
-            assert not any(call[3] for call in module.log[0])       # nothing is captured
-    assert results == results[:1] * 3
 
 
 @pytest.mark.parametrize("capture", [False, True])
