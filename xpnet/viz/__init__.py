@@ -17,14 +17,10 @@ from xpnet.viz.fields import show_receptive_field
 from xpnet.viz.filters import show_feature_maps, show_filters
 from xpnet.viz.graph import show_graph
 from xpnet.viz.images import show_images
-from xpnet.viz.learning import (
-    show_gradient_sizes,
-    show_regions,
-    show_spread,
-    show_statistics,
-    show_surface,
-)
+from xpnet.viz.learning import show_gradient_sizes, show_statistics, show_surface
 from xpnet.viz.pooling import POOLINGS, show_pooling
+from xpnet.viz.regions import show_regions
+from xpnet.viz.spread import show_spread
 from xpnet.viz.windows import show_window
 
 __all__ = [

@@ -10,6 +10,7 @@ from xpnet.checks import expect_class_names, wrong
 # People who are colour-blind can tell these colours apart (Okabe and Ito 2008).
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
 STYLES = "-", "--", ":", "-."
+MARKERS = "osD^vPX"
 HEAT = "viridis"        # of values from small to large
 SIGNED = "PuOr"         # of values around 0, which is white
 

@@ -1,33 +1,21 @@
-"""Learning seen from inside: gradients layer by layer, statistics of batch norms, a loss surface,
-decision regions, and the spread that dropout gives."""
+"""A training seen from inside: gradients layer by layer, statistics of batch norms, and the loss
+around the parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from xpnet.checks import (
-    expect_instance,
-    expect_integer,
-    expect_number,
-    finite_array,
-    shown,
-    wrong,
-)
+from xpnet.checks import expect_instance, expect_integer, wrong
 from xpnet.explain.gradients import gradient_sizes
 from xpnet.explain.surface import Surface
 from xpnet.graph import Graph
-from xpnet.training.prediction import predict
 from xpnet.training.recording import RunningStatistics
-from xpnet.training.sampling import samples_of
-from xpnet.viz.figure import COLOURS, HEAT, STYLES, axes_for, colour, names_of, new_figure
+from xpnet.viz.figure import HEAT, MARKERS, axes_for, colour, new_figure
 
-MARKERS = "osD^vPX"
-BINS = 25               # of a histogram
-LEVELS = 9              # contour lines
-LIGHT = 0.35            # opacity of the regions under the points
+LEVELS = 9      # contour lines
 
 
 def show_gradient_sizes(nets: Graph | Mapping[str, Graph], x: Any, target: Any, *, loss: Any = None,
@@ -128,107 +116,4 @@ def show_surface(surface: Surface, *, ax: Any = None) -> Any:
     axes.plot(0, 0, "x", color="white", markersize=9, markeredgewidth=2)
     axes.figure.colorbar(drawn, ax=axes, label="loss")
     axes.set(xlabel="first direction", ylabel="second direction", box_aspect=1)
-    return axes.figure
-
-
-def show_regions(net: Graph, x: Any, y: Any, *, points: int = 200, threshold: float = 0.0,
-                 margin: float = 0.25, names: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """A figure of the samples of a problem with two features, on the regions in which the network
-    predicts each class.
-
-    Args:
-        net: a network with an input of two features, and an output of scores (K,), or of one
-            number.
-        x: samples (N, 2).
-        y: labels (N,).
-        points: of the grid along each axis, at which the network predicts.
-        threshold: of an output of one number: larger ones are class 1. 0.5 for a last sigmoid.
-        margin: around the samples, as a part of their range.
-        names: of the classes; by default their numbers.
-        ax: axes of matplotlib; by default those of a new figure.
-
-    Raises:
-        ValueError: the network has other inputs or outputs, or x and y do not fit.
-        ImportError: matplotlib is not installed.
-    """
-    who = "show_regions"
-    expect_instance(who, "net", net, Graph, "a Network")
-    shapes = [node.shape for node in (*net.in_nodes, *net.outs.nodes)]
-    if len(shapes) != 2 or shapes[0] != (2,) or len(shapes[1]) != 1:
-        raise ValueError(f"{who}: expected a network with one input (2,) and one output (K,). "
-                         f"Received: shapes {shapes}.")
-    points = expect_integer(who, "points", points, 2, 2000)
-    threshold = expect_number(who, "threshold", threshold)
-    margin = expect_number(who, "margin", margin, 0)
-    x, y = finite_array(x, f"{who}: x"), finite_array(y, f"{who}: y")
-    K = max(shapes[1][0], 2)
-    if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1] or not len(x) or not (
-            np.isin(y, range(K)).all()):
-        raise ValueError(f"{who}: expected x (N, 2) and labels y (N,) from 0 to {K - 1}. Received: "
-                         f"{shown(x.shape)} and {shown(y.shape)}.")
-    labels = names_of(who, names, K, "class")
-    low, high = x.min(axis=0), x.max(axis=0)
-    wide = np.where(high > low, high - low, 1) * margin
-    across, up = (np.linspace(a, b, points) for a, b in zip(low - wide, high + wide))
-    grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2).astype(net.dtype)
-    scores = predict(net, grid, batch_size=4096)
-    found = scores.argmax(axis=1) if scores.shape[1] > 1 else (scores[:, 0] > threshold).astype(int)
-    axes = axes_for(who, ax, 4.5, 4)
-    from matplotlib.colors import ListedColormap
-    colours = [colour(k) for k in range(K)]
-    axes.pcolormesh(across, up, found.reshape(points, points), cmap=ListedColormap(colours),
-                    vmin=-0.5, vmax=K - 0.5, alpha=LIGHT, shading="nearest", rasterized=True)
-    for k in range(K):
-        of = y == k
-        if of.any():
-            axes.scatter(*x[of].T, color=colours[k], marker=MARKERS[k % len(MARKERS)],
-                         edgecolor="black", linewidth=0.6, s=30, label=labels[k])
-    axes.set(xlabel="feature 1", ylabel="feature 2")
-    axes.legend(fontsize=8, loc="upper right")
-    return axes.figure
-
-
-def show_spread(net: Graph, x: Any, *, samples: int = 200, loss: Any = None, most: int = 3,
-                names: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """A figure of histograms of the predictions for one sample with dropout on, each with other
-    masks: the spread says how much the network depends on which elements are dropped.
-
-    The outputs with the largest means are drawn; they are probabilities if the loss includes
-    softmax or sigmoid. See predict_samples, which computes mean and standard deviation; Gal and
-    Ghahramani 2016.
-
-    Args:
-        net: a network with dropout and one output (K,).
-        x: one sample.
-        samples: the number of predictions.
-        loss: that of the last fit by default.
-        most: the outputs that are drawn.
-        names: of the outputs; by default the network's classes, or their numbers.
-        ax: axes of matplotlib; by default those of a new figure.
-
-    Raises:
-        ValueError: x does not fit, or the network has other outputs.
-        ImportError: matplotlib is not installed.
-    """
-    who = "show_spread"
-    expect_instance(who, "net", net, Graph, "a Network")
-    if len(net.outs.nodes) != 1 or len(net.outs.nodes[0].shape) != 1:
-        raise ValueError(f"{who}: expected a network with one output (K,). Received: outputs of "
-                         f"shapes {[node.shape for node in net.outs.nodes]}.")
-    most = min(expect_integer(who, "most", most), len(COLOURS))
-    x = finite_array(x, f"{who}: x")
-    y = samples_of(net, x[None], samples, loss=loss)[:, 0]          # (T, K)
-    names = getattr(net, "classes", None) if names is None else names
-    labels = names_of(who, names, y.shape[1], "output")
-    axes = axes_for(who, ax, 6, 3.5)
-    chosen = np.argsort(-y.mean(axis=0), kind="stable")[:most]
-    from matplotlib.colors import to_rgba
-    edges = np.linspace(y[:, chosen].min(), max(y[:, chosen].max(), y[:, chosen].min() + 1e-6),
-                        BINS + 1)
-    for k, output in enumerate(chosen):
-        text = f"{labels[output]}: {y[:, output].mean():.2f} ± {y[:, output].std():.2f}"
-        axes.hist(y[:, output], bins=edges, histtype="stepfilled", linewidth=2, label=text,
-                  edgecolor=colour(k), facecolor=to_rgba(colour(k), 0.2), linestyle=STYLES[k % 4])
-    axes.set(xlabel="prediction", ylabel=f"of {samples:,} predictions")
-    axes.legend(title="mean ± standard deviation", fontsize=8)
     return axes.figure
