@@ -223,6 +223,15 @@ def test_shards_have_to_fit(shards, deterministic, message):
             communicator, shards=shards, deterministic=deterministic)))
 
 
+def test_three_ranks_need_sums_without_a_fixed_order():
+    """No power of two is a multiple of 3; what the error names works."""
+    with pytest.raises(ValueError, match="fit: expected 1, 2, 4, 8, ... ranks, or sums without a "
+                       r"fixed order, as in .*DataParallel\(shards=12, deterministic=False\)"):
+        in_threads(3, fit)
+    in_threads(3, lambda communicator: fit(DataParallel(communicator, shards=12,
+                                                        deterministic=False)))
+
+
 def test_three_ranks_can_share_six_shards():
     first, *others = in_threads(3, lambda communicator: fit(
         DataParallel(communicator, shards=6, deterministic=False)).rows)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
-from nets import blobs, small
+from nets import LAYERS, around, blobs, small
 from shared_trainings import CASES, train
 from tiers import first, full
 from trainings import X, Y, a_network, bits, options
 
 import xpnet as xn
+from xpnet.optim import OPTIMIZERS
 from xpnet.parallel import DataParallel, in_threads
 
 FIRST = ("dropout, batch norm", "sequences of different lengths", "two outputs",
@@ -24,6 +26,35 @@ def test_the_number_of_ranks_changes_no_bit(name):
     one, = in_threads(1, lambda communicator: train(name, communicator))
     for ranks in 2, 4:
         assert in_threads(ranks, lambda communicator: train(name, communicator)) == [one] * ranks
+
+
+@pytest.mark.parametrize("name", first(OPTIMIZERS, "rprop"))
+def test_every_optimizer_has_the_same_bits(name):
+    def run(communicator: Any) -> str:
+        return train("dropout, batch norm", communicator, optimizer=name, epochs=2)
+
+    one, = in_threads(1, run)
+    assert in_threads(4, run) == [one] * 4
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("item", first(LAYERS, LAYERS[0]),
+                         ids=lambda item: type(item.make()).__name__)
+def test_every_layer_has_the_same_bits(item, sync):
+    """Batches of 10 samples and of 8."""
+    x = np.random.default_rng(0).standard_normal((18, 3)).astype(np.float32)
+
+    def run(communicator: Any) -> tuple[Any, ...]:
+        net = around(item)
+        y, = [np.ones((18, *node.shape), np.float32) for node in net.outs.nodes]
+        history = net.fit(x, y, loss="mean_squared_error", optimizer=xn.SGD(0.01), batch_size=10,
+                          verbose=False, parallel=DataParallel(communicator, sync=sync))
+        return bits(net, history)
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")         # some examples diverge on these targets
+        one, = in_threads(1, run)
+        assert in_threads(4, run) == [one] * 4
 
 
 def test_eight_shards_have_the_same_bits_on_8_ranks_and_others_than_4():

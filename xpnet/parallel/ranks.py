@@ -98,8 +98,12 @@ class DataParallel(Checked):
                 raise ValueError(f"{self.who}: expected batch norms that are layers of the network "
                                  f"for sync=True. Received: one that is a child of {layer.who}.")
         if self.shards % self.size:
-            raise ValueError(f"{who}: expected shards to be a multiple of the number of ranks, as "
-                             f"in parallel=DataParallel(shards={4 * self.size}). Received: "
+            even = not self.deterministic or self.size & (self.size - 1) == 0
+            what = ("shards to be a multiple of the number of ranks" if even else
+                    "1, 2, 4, 8, ... ranks, or sums without a fixed order")
+            more = "" if even else ", deterministic=False"
+            raise ValueError(f"{who}: expected {what}, as in "
+                             f"parallel=DataParallel(shards={4 * self.size}{more}). Received: "
                              f"shards={self.shards} for {self.size} ranks.")
 
     def bounds(self, samples: int) -> list[int]:
