@@ -35,7 +35,7 @@ REASONS = [
     "both inputs depend on samples", "drops elements in predictions", "statistics of the batch",
     "its bias is not one number for each feature",
     "no vector for each sample", "other slopes than", "its alpha is not that of SELU",
-    "it has one bound", "low to be below high", "ONNX LSTM: expected no peepholes",
+    "low to be below high", "ONNX LSTM: expected no peepholes",
     "its elements are not neighbours",
 ]
 

@@ -15,6 +15,7 @@ from xpnet.layer import Layer
 
 Read = Callable[[Reading], Any]
 CLOSE = 1e-6            # relative
+LARGEST = float(np.finfo(np.float32).max)
 REAL = 1, 10, 11, 16    # ONNX's numbers of float32, float16, float64 and bfloat16
 
 
@@ -43,16 +44,15 @@ def swish(op: Reading) -> Value:
 
 
 def clip(op: Reading) -> Value:
+    """A bound that is left out is the largest float32, as ONNX says."""
     low, high = op.number(1, "lower bound"), op.number(2, "upper bound")
     if low is None and high is None:
         return op.value()
-    if low is None or high is None:
-        if low == 0:
-            return op.elementwise(L.ReLU())
-        raise UnsupportedError("it has one bound, which is not 0")
     if low == 0:
-        return op.elementwise(L.ReLU6() if high == 6 else L.ClippedReLU(high))
-    return op.elementwise(L.Hardtanh(low, high))
+        return op.elementwise(L.ReLU() if high is None else L.ReLU6() if high == 6
+                              else L.ClippedReLU(high))
+    return op.elementwise(L.Hardtanh(-LARGEST if low is None else low,
+                                     LARGEST if high is None else high))
 
 
 def prelu(op: Reading) -> Value:
