@@ -116,6 +116,18 @@ def test_damaged_files(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name, remedy", [
+    ("x.npz", "; read it with np.load, and pass the arrays to net.fit."),
+    ("x.npy", "; read it with np.load, and pass the arrays to net.fit."), ("x.csv", "."),
+])
+def test_arrays_of_numpy_are_no_csv_file(tmp_path, name, remedy):
+    with open(tmp_path / name, "wb") as file:
+        (np.save if name.endswith(".npy") else np.savez)(file, np.zeros(3))
+    with pytest.raises(ValueError, match=f"^csv_images '.*{name}': expected a CSV file, which is "
+                                         f"text. Received: a file of another format{remedy}$"):
+        csv_images(tmp_path / name)
+
+
 def test_bytes_changed_anywhere(tmp_path, number):
     for _ in range(number(200)):
         raw = bytearray(TRAIN)

@@ -91,18 +91,20 @@ def test_files_of_other_libraries(saved, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
     refused((saved[0], tmp_path / "a.pth"), "which is a PyTorch file .*; net.load_torch reads the "
                                             "weights in it")
-    for name, what in (("a.npz", "a NumPy archive"), ("a.keras", "a Keras file"),
-                       ("a.onnx", "an ONNX file")):
+    refused((saved[0], tmp_path / "a.onnx"), "which is an ONNX file .*; xn.io.load_onnx makes a "
+                                             "network of it")
+    for name, what in (("a.npz", "a NumPy archive"), ("a.keras", "a Keras file")):
         refused((saved[0], tmp_path / name),
                 f"which is {what} .*read it with its own library and copy the arrays")
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl",
-                                  "net.keras", "net.json"])
+                                  "net.keras", "net.json", "net.cfg", "net.weights"])
 def test_save_writes_no_other_format(tmp_path, name):
     with pytest.raises(
             ValueError,
-            match="save: expected a name that ends with .safetensors, .*whose suffix means"):
+            match="save: expected a name that ends with .safetensors, .*; net.export writes ONNX, "
+                  "xn.io.save_darknet Darknet. .*whose suffix means"):
         small().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
     for fine in ("net", "net.safetensors", "net.best", "onnx"):

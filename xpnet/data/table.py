@@ -14,11 +14,13 @@ from xpnet.checks import expect_seed, expect_share, is_integer, items, wrong
 from xpnet.data.dataset import Dataset
 from xpnet.data.find import plain
 from xpnet.data.idx import unpacked
+from xpnet.io import formats
 from xpnet.io.files import name_of
 
 WHO = "csv_images"
 LONGEST = 1 << 22           # bytes of a line
 CHUNK = 1 << 22             # bytes of lines that are converted at a time
+REMEDY = "; read it with np.load, and pass the arrays to net.fit"
 
 
 def csv_images(path: str | os.PathLike[str], *, test: str | os.PathLike[str] | None = None,
@@ -102,6 +104,9 @@ def _read(path: Path, shape: Sequence[int] | None, label: str | int | None, must
         first = next(lines, None)
         if first is None:
             raise ValueError(f"{who}: expected a row for each image. Received: an empty file.")
+        if "\0" in first:
+            raise ValueError(f"{who}: expected a CSV file, which is text. Received: a file of "
+                             "another format" + REMEDY * (formats.of_name(path) == "NumPy") + ".")
         columns, has_names = _columns(first, shape, label, must, who)
         shape = _shape(len(columns.pixels), shape, who)
         for chunk in _chunks(lines, [] if has_names else [first]):

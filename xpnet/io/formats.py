@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-SUFFIXES = {        # of formats that hold networks or arrays, and that xpnet does not write
-    ".ckpt": "a checkpoint", ".gguf": "GGUF", ".h5": "HDF5", ".hdf5": "HDF5", ".joblib": "joblib",
-    ".json": "JSON", ".keras": "Keras", ".mat": "MATLAB", ".npy": "NumPy", ".npz": "NumPy",
+SUFFIXES = {        # of formats that hold networks or arrays, and that net.save does not write
+    ".cfg": "Darknet", ".ckpt": "a checkpoint", ".gguf": "GGUF", ".h5": "HDF5", ".hdf5": "HDF5",
+    ".joblib": "joblib", ".json": "JSON", ".keras": "Keras", ".mat": "MATLAB",
+    ".mlmodel": "Core ML", ".mlpackage": "Core ML", ".npy": "NumPy", ".npz": "NumPy",
     ".onnx": "ONNX", ".pb": "TensorFlow", ".pickle": "pickle", ".pkl": "pickle", ".pt": "PyTorch",
-    ".pth": "PyTorch", ".tflite": "TensorFlow Lite",
+    ".pth": "PyTorch", ".tflite": "TensorFlow Lite", ".weights": "Darknet",
 }
 STARTS = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras writes",
@@ -17,7 +18,7 @@ STARTS = {
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
 }
-WITH_ARRAYS = "NumPy", "Keras", "ONNX"   # their libraries can read the arrays
+WITH_ARRAYS = "NumPy", "Keras"   # their libraries can read the arrays
 
 
 def of_name(path: str | os.PathLike[str]) -> str | None:
@@ -65,6 +66,8 @@ def remedy(what: str) -> str:
         return "; net.load_torch reads the weights in it"
     if "HDF5" in what:
         return "; net.load_keras reads the weights of a .weights.h5 file"
+    if "ONNX" in what:
+        return "; xn.io.load_onnx makes a network of it"
     if not any(name in what for name in WITH_ARRAYS):
         return ""
     return "; read it with its own library and copy the arrays, e.g. layer.W.data = array"

@@ -57,7 +57,7 @@ def save(net: Graph, path: str | Path) -> None:
     other = formats.of_name(name_of(path, "save"))
     if other is not None:
         raise ValueError("save: expected a name that ends with .safetensors, the format that is "
-                         "written; net.export writes ONNX. Received: "
+                         "written; net.export writes ONNX, xn.io.save_darknet Darknet. Received: "
                          f"{os.fspath(path)}, whose suffix means {other}.")
     write_atomically(path, content(net))
 
