@@ -42,6 +42,7 @@ def checked_inputs(net: Graph, x: Any, lengths: Any) -> tuple[Any, ...]:
 
 def _samples(net: Graph, node: Node, a: Any, what: str) -> Any:
     """The samples of one input, as an array of the backend or of NumPy."""
+    _expect_one_shape(net, node, a, what)
     a = own_array(a, f"{net.who}: {what}", net.backend)
     if not hasattr(a, "__cuda_array_interface__"):
         a = real_array(a, f"{net.who}: {what}")
@@ -52,6 +53,21 @@ def _samples(net: Graph, node: Node, a: Any, what: str) -> Any:
         raise ValueError(f"{net.who}: expected at least one sample. Received: shape "
                          f"{tuple(a.shape)}.")
     return a
+
+
+def _expect_one_shape(net: Graph, node: Node, a: Any, what: str) -> None:
+    """ValueError if `a` is a list of arrays that differ in shape, with the remedy for sequences."""
+    shapes = {tuple(sample.shape) for sample in a if hasattr(sample, "shape")} if is_list(a) else ()
+    if len(shapes) < 2:
+        return
+    remedy = ""
+    if len({shape[:-1] for shape in shapes}) == 1 and len(node.shape) <= 2:
+        remedy = ("; pad them, or pass the list without lengths" if node.lengths is not None else
+                  "; an Input(..., lengths=True) takes sequences of different lengths")
+    received = " and ".join(map(str, sorted(shapes)[:2]))
+    raise ValueError(f"{net.who}: {what}: expected samples of shape {node.shape}{remedy}. "
+                     f"Received: a list of arrays of shapes {received}"
+                     f"{' and others' * (len(shapes) > 2)}.")
 
 
 def _given_lengths(net: Graph, values: Sequence[Any], lengths: Any) -> dict[Node, Any]:

@@ -54,8 +54,8 @@ def lengths_after(layer: Any, inputs: tuple[Node, ...]) -> Node | None:
         return inputs[0].lengths if len(shape) == 2 else None
     if layer.steps != CAUSAL or not has_steps:
         raise ValueError(f"{layer.who}: expected samples of one length, because its steps may read "
-                         "padding; recurrent layers, for example, take lengths, and a class of "
-                         'your own may say steps = "causal". Received: '
+                         "padding; causal convolutions and recurrent layers, for example, take "
+                         'lengths, and a class of your own may say steps = "causal". Received: '
                          f"{ragged[0]!r} with lengths.")
     if len({node.lengths for node in ragged}) > 1:
         raise ValueError(f"{layer.who}: expected inputs with the same steps. Received: {ragged} "

@@ -3,6 +3,7 @@ and copies."""
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -261,8 +262,9 @@ def test_layers_whose_steps_may_read_padding_are_refused(layer):
         xn.Sequential([layer], input_shape=(3, T), lengths=True, backend="numpy")
     assert str(error.value) == (
         f"{layer.who}: expected samples of one length, because its steps may read padding; "
-        'recurrent layers, for example, take lengths, and a class of your own may say steps = '
-        '"causal". Received: <Input: a value of shape (3, 6) per sample> with lengths.')
+        "causal convolutions and recurrent layers, for example, take lengths, and a class of your "
+        'own may say steps = "causal". Received: <Input: a value of shape (3, 6) per sample> with '
+        "lengths.")
 
 
 def test_a_linear_layer_of_tokens_is_refused():
@@ -323,7 +325,9 @@ X = padded(ragged(3))
     ({"x": [np.ones(4)]}, ValueError, r"Received: shape \(4,\) of sample 0"),
     ({"x": [["a"] * 3]}, TypeError, "input: expected real numbers"),
     ({"x": []}, ValueError, "expected at least one sample"),
-    ({"x": ragged(3), "lengths": LENGTHS}, ValueError, "expected an array of numbers"),
+    ({"x": ragged(3), "lengths": LENGTHS}, ValueError, r"expected samples of shape \(3, 6\); pad "
+     r"them, or pass the list without lengths\. Received: a list of arrays of shapes \(3, 1\) and "
+     r"\(3, 2\) and others\."),
     ({"x": xn.data.Dataset(X, [0, 1, 0, 1])}, ValueError, "for a network with lengths. Received: "
      "a data set"),
 ], ids=range(17))
@@ -334,6 +338,23 @@ def test_data_that_are_refused(arguments, error, text):
             with pytest.raises(error, match=text):
                 method(**arguments)
     assert not net.counters.any()
+
+
+@pytest.mark.parametrize("layer, shape, shapes, remedy", [
+    (xn.LSTM(2), (3, 6), [(3, 6), (3, 5)],
+     "; an Input(..., lengths=True) takes sequences of different lengths"),
+    (xn.Embedding(2, 2), (6,), [(5,), (6,)],
+     "; an Input(..., lengths=True) takes sequences of different lengths"),
+    (xn.Conv2d(2, 1), (1, 4, 4), [(1, 4, 4), (1, 4, 5)], ""),
+    (xn.LSTM(2), (3, 6), [(3, 6), (2, 6)], ""),
+])
+def test_a_list_of_arrays_that_differ_in_shape_is_refused(layer, shape, shapes, remedy):
+    net = xn.Sequential([type(layer)(**layer.config())], input_shape=shape, backend="numpy")
+    first, second = sorted(shapes)
+    with pytest.raises(ValueError, match=re.escape(
+            f"Network: input: expected samples of shape {shape}{remedy}. Received: a list of "
+            f"arrays of shapes {first} and {second}.")):
+        net.predict([np.zeros(shape) for shape in shapes])
 
 
 def test_lengths_without_an_input_that_has_them_are_refused():
