@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 import xpnet as xn
+from xpnet.catalogue import FAMILIES
 from xpnet.explain import grad_cam, maximize, occlusion, receptive_field, saliency, smooth_gradient
 from xpnet.explain.scores import score_gradients
 
@@ -180,6 +183,12 @@ FIELDS = {
         2, 3, stride=2, padding=1, name="last")),
     "adaptive": line(xn.Conv2d(2, 2), xn.AdaptiveAvgPool2d((5, 3), name="last")),
     "skipping": line(xn.Conv2d(2, 2), xn.SkipSampling2d((3, 2), offset=1, name="last")),
+    "nearest": line(xn.Conv2d(2, 3), xn.Upsample2d(2.5), xn.Conv2d(1, 2, name="last")),
+    "bicubic": line(xn.Upsample2d((1.5, 2), "bicubic", name="last")),
+    "borders": line(xn.ZeroPad2d((2, 1, 0, 3)), xn.ReflectionPad2d((1, 2)), xn.Conv2d(2, 4),
+                    xn.Crop2d((1, 0, 2, 1)), xn.Conv2d(1, 3, name="last")),
+    "blocks": line(xn.Conv2d(8, (2, 3), stride=(3, 2)), xn.PixelShuffle(2), xn.PixelUnshuffle(2),
+                   xn.PixelShuffle(2), xn.Conv2d(1, 2, name="last")),
     "branches": branches(),
     "separable": line(xn.SeparableConv2d(2, 3, stride=2, name="last")),
 }
@@ -191,7 +200,7 @@ def depends(net, at, step=1e-3):
     x = np.random.default_rng(1).normal(size=(1, 1, H, W))
     changed = x + step * np.eye(H * W).reshape(H * W, 1, H, W)
     value = net.output_of("last", np.concatenate([x, changed]))[:, 0, at[0], at[1]]
-    return (value[1:] != value[0]).reshape(H, W)
+    return (abs(value[1:] - value[0]) > 1e-10).reshape(H, W)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -211,8 +220,64 @@ def test_receptive_fields_against_finite_differences(name):
         assert (np.flatnonzero(changes.any(axis=0))[[0, -1]] == [left, right - 1]).all(), at
 
 
+# They divide by a statistic of all positions, which does not count.
+STATISTICS = {"LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm2d", "DivisiveNorm2d",
+              "ContrastNorm2d", "L1Norm", "L2Norm", "LpNormalize"}
+ITEMS = {item.name: item for items in FAMILIES.values() for item in items
+         if isinstance(item.what, type) and issubclass(item.what, xn.Layer) and item.make}
+
+
+def of_catalogue(item):
+    """A network of the layer, on images of 4 x 6 x 6; None if it takes no such input."""
+    for inputs in (1, 2):
+        x = xn.Input((4, 6, 6))
+        with suppress(ValueError):
+            return xn.Network(x, item.make()(*[x] * inputs), backend="numpy", dtype="float64")
+    return None
+
+
+def test_no_layer_of_the_catalogue_reads_more_than_its_field():
+    """Each pixel is changed, and a unit may change only if the pixel is in its receptive field."""
+    nets = {name: of_catalogue(item) for name, item in ITEMS.items() if name not in STATISTICS}
+    tried, refused = [], []
+    for name, net in nets.items():
+        if net is None or len(net.nodes[-1].shape) != 3:
+            continue
+        _, OH, OW = net.nodes[-1].shape
+        at = min(1, OH - 1), min(2, OW - 1)
+        try:
+            (top, bottom), (left, right) = receptive_field(net, net.nodes[-1].name, at)
+        except ValueError:
+            refused.append(name)
+            continue
+        tried.append(name)
+        rng = np.random.default_rng(0)
+        net.parameters[...] = 0.3 * rng.standard_normal(net.parameters.shape)
+        x = rng.standard_normal((1, 4, 6, 6))
+        changes = np.zeros((36, 4, 36))
+        changes[range(36), :, range(36)] = 1.7
+        y = net.predict(np.concatenate([x, x + changes.reshape(36, 4, 6, 6)]))[:, :, *at]
+        changed = (abs(y[1:] - y[0]).max(axis=1) > 1e-9).reshape(6, 6)
+        changed[top:bottom, left:right] = False
+        assert not changed.any(), name
+    assert len(tried) > 50 and {*refused} == {"MatMul", "Permute", "DeconvolutionalNetwork2d",
+                                              "Reshape", "Slice"}, (len(tried), refused)
+
+
 def test_of_branches_it_is_the_rectangle_around_all():
     assert receptive_field(FIELDS["branches"], "last", (3, 3)) == ((4, 10), (2, 12))
+
+
+def test_contrast_normalisation_has_two_windows():
+    """The mean, and then the mean square of the differences from it."""
+    net = line(xn.ContrastNorm2d(3, name="last"))
+    assert receptive_field(net, "last", (6, 6)) == ((4, 9), (4, 9))
+
+
+def test_a_unit_that_reads_padding_alone():
+    net = line(xn.ZeroPad2d(4), xn.Conv2d(1, 3, name="last"))
+    assert receptive_field(net, "last", (0, 5)) == ((0, 0), (1, 4))
+    assert receptive_field(net, "last", (2, 2)) == ((0, 1), (0, 1))
 
 
 def test_receptive_fields_agree_with_the_summary():
@@ -252,7 +317,8 @@ TWO = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy")
     (lambda: receptive_field(NET, "conv1", (9, 0)), "receptive_field: expected at to be the row"),
     (lambda: receptive_field(NET, "linear1", (0, 0)), "at to be None for linear1"),
     (lambda: receptive_field(TWO, "linear1"), "receptive_field: expected a network with one input"),
-    (lambda: receptive_field(line(xn.Upsample2d(2)), "upsample1"), "whose windows are known"),
+    (lambda: receptive_field(line(xn.Permute((0, 2, 1))), "permute1"), "windows are known"),
+    (lambda: receptive_field(line(xn.Softmax(axis=1)), "softmax1"), "windows are known"),
 ])
 def test_wrong_arguments(call, said):
     with pytest.raises((ValueError, TypeError), match=said):

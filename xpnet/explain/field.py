@@ -7,12 +7,22 @@ from xpnet.checks import expect_instance, is_integer, items, wrong
 from xpnet.graph import Graph
 from xpnet.layer import Layer
 from xpnet.layers.convolution import ConvTranspose2d
+from xpnet.layers.gathered import RowsAndColumns
+from xpnet.layers.linear import MatMul
+from xpnet.layers.local_normalization import ContrastNorm2d
 from xpnet.layers.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, spans
+from xpnet.layers.resize import ConstantPad2d, Crop2d
+from xpnet.layers.shape import Permute, PixelShuffle
+from xpnet.layers.softmax import OverAxis
+from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d
 from xpnet.layers.subsampling import SkipSampling2d
 from xpnet.node import Node
 
 WHO = "receptive_field"
 Span = tuple[int, int]      # the first row or column, and the one after the last
+EMPTY = 0, 0                # of a unit that reads padding alone
+# Their windows, if any, do not say what an element reads, although the sizes may stay the same.
+MIXING = MatMul, Permute, DeconvolutionalNetwork2d
 
 
 def receptive_field(net: Graph, layer: str, at: tuple[int, int] | None = None
@@ -24,7 +34,7 @@ def receptive_field(net: Graph, layer: str, at: tuple[int, int] | None = None
     field of a unit near a border is smaller than that in `summary`. With branches it is the
     smallest rectangle around those of all branches. A layer between features (Flatten, Linear,
     global pooling) reads everything. Statistics over positions, such as those of InstanceNorm2d, do
-    not count, as in `summary`.
+    not count, as in `summary`; a layer of your own without `window` counts as elementwise.
 
     Args:
         net: a network with one input, of images.
@@ -32,7 +42,8 @@ def receptive_field(net: Graph, layer: str, at: tuple[int, int] | None = None
         at: row and column of the unit in the layer's output; by default the middle.
 
     Returns:
-        ((first row, row after the last), (first column, column after the last)).
+        ((first row, row after the last), (first column, column after the last)); (0, 0) if all
+        that the unit reads is padding.
 
     Raises:
         ValueError: a layer on the way has windows that are not known.
@@ -68,6 +79,9 @@ def _unit(node: Node, at: tuple[int, int] | None) -> tuple[Span, Span]:
 
 def _around(a: tuple[Span, Span], b: tuple[Span, Span]) -> tuple[Span, Span]:
     """The smallest rectangle around two."""
+    for one, other in ((a, b), (b, a)):
+        if EMPTY in one:
+            return other
     rows, columns = ((min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a, b, strict=True))
     return rows, columns
 
@@ -89,7 +103,11 @@ def _read(node: Node, parent: Node, field: tuple[Span, Span]) -> tuple[Span, Spa
 def _along(layer: Layer, axis: int, span: Span, size: int, outputs: int) -> Span:
     """The same along one axis, from `outputs` elements to `size`; padding is left out."""
     first, last = span[0], span[1] - 1
+    if first > last:
+        return EMPTY
     window = layer.window
+    if isinstance(layer, MIXING) or isinstance(layer, OverAxis) and layer.axis not in (0, -3):
+        raise _unknown(layer)
     if isinstance(layer, ConvTranspose2d):
         # tap k of input i adds to the output i s - before + k d
         s, extent = layer.slide.stride[axis], layer.slide.extent[axis]
@@ -98,6 +116,17 @@ def _along(layer: Layer, axis: int, span: Span, size: int, outputs: int) -> Span
     elif isinstance(layer, AdaptiveAvgPool2d | AdaptiveMaxPool2d):
         parts = spans(size, outputs)
         start, stop = parts[first][0], parts[last][1]
+    elif isinstance(layer, RowsAndColumns):
+        matrix = layer.matrices(*layer.in_shapes[0][1:])[axis]
+        read = matrix.column[(matrix.row >= first) & (matrix.row <= last)]
+        start, stop = int(read.min()), int(read.max()) + 1
+    elif isinstance(layer, PixelShuffle):
+        start, stop = first // layer.r, last // layer.r + 1
+    elif isinstance(layer, ConstantPad2d | Crop2d):
+        before = layer.sides[2 * axis] * (1 if isinstance(layer, Crop2d) else -1)
+        start, stop = first + before, last + before + 1
+    elif isinstance(layer, ContrastNorm2d):     # two windows, one after the other
+        start, stop = first - layer.kernel_size + 1, last + layer.kernel_size
     elif window is not None and {*layer.upsampling} == {1}:
         s, before = window.stride[axis], window.padding[2 * axis]
         if isinstance(layer, SkipSampling2d):
@@ -106,6 +135,11 @@ def _along(layer: Layer, axis: int, span: Span, size: int, outputs: int) -> Span
     elif window is None and size == outputs:
         start, stop = span
     else:
-        raise ValueError(f"{WHO}: expected layers whose windows are known: convolution, pooling, "
-                         f"or elementwise. Received: {layer.who}.")
-    return min(max(start, 0), size), max(min(stop, size), 0)
+        raise _unknown(layer)
+    start, stop = max(start, 0), min(stop, size)
+    return (start, stop) if start < stop else EMPTY
+
+
+def _unknown(layer: Layer) -> ValueError:
+    return ValueError(f"{WHO}: expected layers whose windows are known: convolution, pooling, "
+                      f"borders, interpolation, or elementwise. Received: {layer.who}.")

@@ -20,6 +20,7 @@ from xpnet.graph import Graph
 from xpnet.initializers import generator
 from xpnet.node import Node
 from xpnet.training.gradients import input_gradient
+from xpnet.training.prediction import values_of
 from xpnet.transform.transfer import up_to
 
 WHO = "maximize"
@@ -75,9 +76,7 @@ def maximize(net: Graph, layer: str, unit: int | tuple[int, ...], *, steps: int 
 
 
 def _value(part: Graph, x: np.ndarray, G: np.ndarray) -> float:
-    y, = part.run([part.backend.gather_batch(part.xp.asarray(x), None, part.dtype)],
-                  part.outs.nodes)
-    return float((np.moveaxis(part.backend.to_numpy(y), -1, 0) * G).sum())
+    return float((values_of(part, x, part.outs.nodes, 1, WHO)[0] * G).sum())
 
 
 def selection(node: Node, unit: Any) -> np.ndarray:

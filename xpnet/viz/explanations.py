@@ -92,8 +92,7 @@ def show_explanations(net: Graph, x: Any, target: int | None = None, *, layer: s
     size = max(3, min(x.shape[1:]) // 5) if size is None else expect_integer(who, "size", size)
     layer = layer_of(who, net, layer)
     pixels = expect_image(who, x if len(x) in (1, 3) else x.mean(axis=0), "x")
-    names = getattr(net, "classes", None) if names is None else names
-    label = names_of(who, names, found.scores.shape[1], "class")[k]
+    label = names_of(who, names, found.scores.shape[1], "class", net)[k]
     smooth = over_channels(who, smooth_gradient(net, x[None], k))[0]
     figure = new_figure(who, 15, 3.4)
     axes = figure.subplots(1, 5)

@@ -62,8 +62,11 @@ def title(ax: Any, text: str) -> None:
     ax.set_title(text, fontsize=9, parse_math=False)
 
 
-def names_of(who: str, names: Any, count: int, what: str = "") -> list[str]:
-    """`count` names, by default what 0, what 1, ..."""
+def names_of(who: str, names: Any, count: int, what: str = "", net: Any = None) -> list[str]:
+    """`count` names, by default those of a network's classes, or what 0, what 1, ..."""
+    own = getattr(net, "classes", None)
+    if names is None and own and len(own) == count:     # an output of one number may have two
+        names = own
     if names is None:
         return [f"{what} {k}".strip() for k in range(count)]
     found = expect_class_names(who, names)

@@ -45,8 +45,7 @@ def show_spread(net: Graph, x: Any, *, samples: int = 200, loss: Any = None, mos
     most = min(expect_integer(who, "most", most), len(COLOURS))
     x = finite_array(x, f"{who}: x")
     y = samples_of(net, x[None], samples, loss=loss)[:, 0]          # (T, K)
-    names = getattr(net, "classes", None) if names is None else names
-    labels = names_of(who, names, y.shape[1], "output")
+    labels = names_of(who, names, y.shape[1], "output", net)
     axes = axes_for(who, ax, 6, 3.5)
     chosen = np.argsort(-y.mean(axis=0), kind="stable")[:most]
     from matplotlib.colors import to_rgba
