@@ -116,6 +116,19 @@ def test_nccl_is_asked_for_messages_of_all_ranks_and_a_gather_on_a_stream_of_its
         assert len(streams) == 1 and not streams & {0, compute[0]}
 
 
+def test_rows_come_in_the_order_of_the_ranks(folder):
+    with pretended_ranks(folder, 4) as (backends, _):
+        def run(communicator: NCCLCommunicator) -> Any:
+            backend, rank = communicator.backend, communicator.rank
+            a = backend.asarray(10 * rank + np.arange(8).reshape(4, 2))
+            return [backend.to_numpy(found).tolist()
+                    for found in (communicator.exchange(a), communicator.gather(a[1]))]
+
+        assert in_gpus(backends, run) == [
+            [[[10 * k + 2 * rank, 10 * k + 2 * rank + 1] for k in range(4)],
+             [[10 * k + 2, 10 * k + 3] for k in range(4)]] for rank in range(4)]
+
+
 @pytest.mark.parametrize("dtype, name", [("float32", "NCCL_FLOAT32"), ("float64", "NCCL_FLOAT64"),
                                          ("int64", "NCCL_INT64")])
 def test_the_plain_sum_is_one_all_reduce(dtype, name, folder):
