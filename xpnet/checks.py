@@ -170,6 +170,12 @@ def real_array(a: Any, who: str) -> np.ndarray:
     return a
 
 
+def shape_or_type(value: Any) -> str:
+    """How an error shows what a method returned: the shape of an array, the type of anything else.
+    """
+    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+
+
 def not_finite(a: Any, dtype: Any = None,
                to_numpy: Callable[[Any], np.ndarray] = np.asarray) -> str:
     """Describe the values of `a` that are not finite in `dtype`; "" if all are finite.

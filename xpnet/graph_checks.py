@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.buffers import Shape
+from xpnet.checks import shape_or_type
 from xpnet.layer import Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Node
@@ -96,7 +97,7 @@ def expect_value(layer: Layer, y: Any, shape: Shape) -> None:
     if getattr(y, "shape", (None,))[:-1] != shape:
         raise ValueError(f"{layer.who}: expected forward to return an array of shape "
                          f"({', '.join(map(str, shape))}, N), as build said. "
-                         f"Received: {_shape_or_type(y)}.")
+                         f"Received: {shape_or_type(y)}.")
 
 
 def expect_gradients(layer: Layer, dxs: Sequence[Any], parents: Sequence[Node]) -> None:
@@ -109,8 +110,4 @@ def expect_gradients(layer: Layer, dxs: Sequence[Any], parents: Sequence[Node]) 
         if dx is not None and getattr(dx, "shape", (None,))[:-1] != parent.shape:
             raise ValueError(f"{layer.who}: expected backward to return an array of its "
                              f"input's shape, ({', '.join(map(str, parent.shape))}, N). "
-                             f"Received: {_shape_or_type(dx)}.")
-
-
-def _shape_or_type(value: Any) -> str:
-    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+                             f"Received: {shape_or_type(dx)}.")

@@ -472,3 +472,45 @@ def test_errors(error, make, message):
     with pytest.raises(error) as raised:
         make()
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+class Wrong(xn.ElmanCell):
+    """A cell whose methods return what a user may return by mistake."""
+
+    def __init__(self, forward=None, backward=None):
+        super().__init__(2)
+        self.wrong = forward or (lambda h: h), backward or (lambda *gradients: gradients)
+
+    def config(self):
+        return dict(zip(("forward", "backward"), self.wrong, strict=True))
+
+    def forward(self, x, state, mode="predict"):
+        return self.wrong[0](super().forward(x, state, mode=mode))
+
+    def backward(self, dy, accumulate=False):
+        return self.wrong[1](*super().backward(dy, accumulate))
+
+
+GRADIENTS = ("expected backward of the cell to return two gradients, dx (3, N) and dstate (2, N). "
+             "Received: ")
+
+
+@pytest.mark.parametrize("cell, message", [
+    (xn.Linear(2), "RNN: expected a cell that takes two inputs, a step and the state. Received: "
+                   "Linear, which takes 1."),
+    (Wrong(forward=lambda h: h[:1]), "RNN 'rnn': expected forward of the cell to return the new "
+                                     "state, (2, N). Received: shape (1, 5)."),
+    (Wrong(forward=lambda h: (h, h)), "Received: tuple."),
+    (Wrong(backward=lambda dx, dh: dx), GRADIENTS + "shape (3, 5)."),
+    (Wrong(backward=lambda dx, dh: (dx,)), GRADIENTS + "shape (3, 5)."),
+    (Wrong(backward=lambda dx, dh: (dh, dx)), GRADIENTS + "shape (2, 5), shape (3, 5)."),
+    (Wrong(backward=lambda dx, dh: None), GRADIENTS + "NoneType."),
+])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_cells_that_do_not_return_what_a_step_needs(cell, message, lengths):
+    xs = [normal(3, 4, 5), np.full((1, 5), 4)][:1 + lengths]
+    with pytest.raises(ValueError) as raised:
+        layer = xn.RNN(cell, lengths=lengths).initialize(*(x.shape[:-1] for x in xs),
+                                                         dtype="float64")
+        layer.backward(np.ones_like(layer.forward(*(x.astype(float) for x in xs), mode=xn.TRAIN)))
+    assert message in str(raised.value) and "\n" not in str(raised.value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from xpnet.backends import Window
 from xpnet.backends.cells import in_order
-from xpnet.checks import expect_instance
+from xpnet.checks import expect_instance, shape_or_type
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.scan import Steps, expect_lengths, expect_steps
@@ -94,8 +95,8 @@ class RNN(Stateful):
 
     Raises:
         TypeError: the cell is not a Layer.
-        ValueError: the cell has no attribute `units`, or its output does not have the shape of its
-            state.
+        ValueError: the cell has no attribute `units`, does not take two inputs, or returns arrays
+            of other shapes.
     """
 
     kind = "rnn"
@@ -124,6 +125,10 @@ class RNN(Stateful):
         if state_shapes not in ((), (state,)):
             raise ValueError(f"{self.who}: expected a sequence, and perhaps a first state of shape "
                              f"{state}. Received: first states of shapes {list(state_shapes)}.")
+        takes = signature(self.cell.build).parameters.values()
+        if len(takes) != 2 and not any(p.kind is p.VAR_POSITIONAL for p in takes):
+            raise ValueError(f"{self.who}: expected a cell that takes two inputs, a step and the "
+                             f"state. Received: {self.cell.who}, which takes {len(takes)}.")
         out = self.child("cell", self.cell, (D,), state)
         if out != state:
             raise ValueError(f"{self.who}: expected a cell whose output has the shape of its "
@@ -152,6 +157,7 @@ class RNN(Stateful):
         for t, now, count in in_order(steps.counts, self.reverse):
             before = backend.asarray(state[:, :count])
             new = self.cell.forward(backend.asarray(columns[:, now]), before, mode=mode)
+            self._expect_state(new, before)
             if self.keeps(mode):
                 kept.append(self.cell.take())
             if steps.masks is not None:
@@ -182,12 +188,12 @@ class RNN(Stateful):
                 d[:self.units] += dy[:, now]
             self.cell.give(kept.pop())
             if steps.masks is None:
-                dx[:, now], before = self.cell.backward(d, accumulate)
+                dx[:, now], before = self._gradients(d, accumulate)
             else:                               # beyond the end the state passes unchanged
                 zero = dy.dtype.type(0)
                 passed = self.xp.where(t < steps.masks, zero, d)
-                dx[:, now], before = self.cell.backward(self.xp.where(t < steps.masks, d, zero),
-                                                        accumulate)
+                dx[:, now], before = self._gradients(self.xp.where(t < steps.masks, d, zero),
+                                                     accumulate)
                 before = before + passed
             dstate = steps.replaced(dstate, before)
             accumulate = True                   # the steps share their parameters
@@ -198,6 +204,26 @@ class RNN(Stateful):
         others += [steps.unsorted(dstate)] if given else []
         dx = steps.sequence(dx)
         return (dx, *others) if others else dx
+
+    def _expect_state(self, new: Any, state: Array) -> None:
+        """ValueError if a step of the cell did not return a state."""
+        if getattr(new, "shape", None) != state.shape:
+            raise ValueError(f"{self.who}: expected forward of the cell to return the new state, "
+                             f"({self.state_size}, N). Received: {shape_or_type(new)}.")
+
+    def _gradients(self, dstate: Array, accumulate: bool) -> tuple[Array, Array]:
+        """(dx, dstate) of a step back through the cell."""
+        found = self.cell.backward(dstate, accumulate)
+        (D, _), n = self.in_shapes[0], dstate.shape[-1]
+        if (not isinstance(found, tuple | list)
+                or [getattr(d, "shape", None) for d in found] != [(D, n), dstate.shape]):
+            received = ([shape_or_type(d) for d in found] if isinstance(found, tuple | list)
+                        else [shape_or_type(found)])
+            raise ValueError(f"{self.who}: expected backward of the cell to return two gradients, "
+                             f"dx ({D}, N) and dstate ({self.state_size}, N). Received: "
+                             f"{', '.join(received)}.")
+        dx, dstate = found
+        return dx, dstate
 
     def multiply_adds(self) -> int:
         return self.cell.multiply_adds() * self.in_shapes[0][1]
