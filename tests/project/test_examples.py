@@ -130,6 +130,14 @@ def test_segmentation(tmp_path):
 
 
 @full
+def test_segmentation_photos(tmp_path):
+    out = run("segmentation_photos.py", tmp_path, "--epochs", "2", "--images", "60")
+    for name in ("cross entropy", "boundary weights", "Dice"):
+        assert number(out, f"{name}: pixel accuracy") > 60       # if all were pieces: 30
+    assert a_picture(tmp_path / "segmentation_photos.png")
+
+
+@full
 def test_detect_shapes(tmp_path):
     out = run("detect_shapes.py", tmp_path, "--versions", "2", "--epochs", "6", "--images", "600")
     assert number(out, "YOLOv2: mAP at IoU 0.5") > 0.3
