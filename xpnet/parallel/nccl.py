@@ -20,7 +20,7 @@ Array = Any             # of NumPy or CuPy
 
 class NCCLCommunicator(Communicator):
     """Ranks that have a GPU each. Arrays of the GPU are exchanged by NCCL, without the host; arrays
-    of the host, such as figures, checks and predictions, by another communicator.
+    of the host, for checks and predictions, by another communicator.
 
         communicator = xn.parallel.NCCLCommunicator()
         net = xn.models.resnet18(backend=communicator.backend)
