@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,8 @@ class Window:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)   # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
+    # of a signal, for errors: sizes are numbers of steps
+    in_steps: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def make(cls, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
@@ -59,12 +61,9 @@ class Window:
                         kernel_size)
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
-        for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"),
-                                               strict=True):
-            if not empty and max(before, after) >= size:
-                raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the "
-                                 "window spans, so that no window is wholly in padding. "
-                                 f"Received: padding={padding!r}.")
+        if not empty:
+            _expect_overlap(pad[:2], extent[0], "rows", padding, who)
+            _expect_overlap(pad[2:], extent[1], "columns", padding, who)
         return cls(kernel, strides, pad, dilations)
 
     @classmethod
@@ -72,9 +71,13 @@ class Window:
                empty: bool = True, who: str = "Window") -> Window:
         """A window of one row, which slides along a signal: see `make`. All arguments are ints;
         padding also a pair (before, after), or a name."""
-        return cls.make(along(kernel_size, "kernel_size", 1, who), along(stride, "stride", 1, who),
-                        padding if isinstance(padding, str) else ends(padding, "padding", who),
-                        along(dilation, "dilation", 1, who), empty=empty, who=who)
+        empty = expect_flag(who, "empty", empty)
+        row = cls.make(along(kernel_size, "kernel_size", 1, who), along(stride, "stride", 1, who),
+                       padding if isinstance(padding, str) else ends(padding, "padding", who),
+                       along(dilation, "dilation", 1, who), who=who)
+        if not empty:
+            _expect_overlap(row.padding[2:], row.extent[1], "steps", padding, who)
+        return replace(row, in_steps=True)
 
     @property
     def taps(self) -> int:
@@ -124,8 +127,8 @@ class Window:
         sizes = height + top + bottom, width + left + right
         if any(extent > size for extent, size in zip(self.extent, sizes, strict=True)):
             raise ValueError(f"{who}: expected an input at least as large as the window, "
-                             f"{self.extent[0]}x{self.extent[1]}. "
-                             f"Received: {height}x{width}, padded to {sizes[0]}x{sizes[1]}.")
+                             f"{self._shown(*self.extent)}. Received: "
+                             f"{self._shown(height, width)}, padded to {self._shown(*sizes)}.")
         oh, ow = ((size - extent) // stride + 1
                   for size, extent, stride in zip(sizes, self.extent, self.stride, strict=True))
         return oh, ow
@@ -149,9 +152,11 @@ class Window:
         Transposed."""
         extras = pair(extra, "output_padding", 0, who)
         if any(e >= max(s, d) for e, s, d in zip(extras, self.stride, self.dilation, strict=True)):
+            given = extras[1] if self.in_steps else extra
             raise ValueError(f"{who}: expected output_padding smaller than the stride or the "
-                             f"dilation. Received: output_padding={extra!r}, "
-                             f"stride={self.stride}, dilation={self.dilation}.")
+                             f"dilation. Received: output_padding={given!r}, "
+                             f"stride={self._along(self.stride)}, "
+                             f"dilation={self._along(self.dilation)}.")
         padding, sizes, read = list(self.padding), [], []
         for axis, (n, s, extent, e) in enumerate(
                 zip((height, width), self.stride, self.extent, extras, strict=True)):
@@ -162,9 +167,9 @@ class Window:
                 padding[2 * axis + 1] = after = max(after - e, 0)
             read.append(min(sizes[-1], n * s - before - after + extent - 1))
         if min(sizes) < 1 or min(read) < 1:
-            raise ValueError(f"{who}: expected an output of 1x1 at least. Received: "
-                             f"{height}x{width} with padding {self.padding}, which leaves "
-                             f"{sizes[0]}x{sizes[1]}.")
+            raise ValueError(f"{who}: expected an output of {self._shown(1, 1)} at least. "
+                             f"Received: {self._shown(height, width)} with padding "
+                             f"{self._along(self.padding)}, which leaves {self._shown(*sizes)}.")
         window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]),
                         self.dilation)
         return Transposed(window, (read[0], read[1]), (sizes[0], sizes[1]))
@@ -195,8 +200,9 @@ class Window:
         if (not all(_all_see_input(size, windows, k, s, before, d, who)
                     for size, windows, k, s, before, d in axes)):
             raise ValueError(f"{who}: expected every window to contain at least one element of the "
-                             f"input. Received: {height}x{width} with kernel {self.kernel}, "
-                             f"dilation {self.dilation}, padding {self.padding}.")
+                             f"input. Received: {self._shown(height, width)} with kernel "
+                             f"{self._along(self.kernel)}, dilation {self._along(self.dilation)}, "
+                             f"padding {self._along(self.padding)}.")
 
     def ceil(self, height: int, width: int) -> Window:
         """The window with larger padding at the bottom and right, so that the last, partial window
@@ -214,7 +220,29 @@ class Window:
             if steps * stride >= size + before:
                 steps -= 1
             grown.append(max(after, steps * stride + extent - size - before))
-        return Window(self.kernel, self.stride, (top, grown[0], left, grown[1]), self.dilation)
+        return replace(self, padding=(top, grown[0], left, grown[1]))
+
+    def _shown(self, height: int, width: int) -> str:
+        return shown_size(height, width, self.in_steps)
+
+    def _along(self, numbers: tuple[int, ...]) -> object:
+        """Those of the rows and columns, or of the steps: one number, or the padding as a pair."""
+        if not self.in_steps:
+            return numbers
+        return numbers[1] if len(numbers) == 2 else numbers[2:]
+
+
+def shown_size(height: int, width: int, in_steps: bool) -> str:
+    """A size in an error: that of a map, or of a signal, which is a map of one row."""
+    return f"{width} step{'s' * (width != 1)}" if in_steps else f"{height}x{width}"
+
+
+def _expect_overlap(pad: Sequence[int], extent: int, axis: str, padding: object, who: str) -> None:
+    """ValueError if a window can be wholly in the padding (before, after)."""
+    if max(pad) >= extent:
+        raise ValueError(f"{who}: expected padding smaller than the {extent} {axis} that the "
+                         "window spans, so that no window is wholly in padding. "
+                         f"Received: padding={padding!r}.")
 
 
 def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int, dilation: int,

@@ -319,15 +319,30 @@ def test_overlaps_of_signals_are_those_of_maps_of_one_row(loss, backend):
     (lambda: xn.ConvTranspose1d(2, 3, output_padding=(0, 1)),
      "ConvTranspose1d: expected output_padding to be an int, 0 or larger."),
     (lambda: xn.ConvTranspose1d(2, 3, stride=2, output_padding=2),
-     "ConvTranspose1d: expected output_padding smaller than the stride or the dilation."),
+     "ConvTranspose1d: expected output_padding smaller than the stride or the dilation. Received: "
+     "output_padding=2, stride=2, dilation=1."),
     (lambda: xn.AdaptiveAvgPool1d((1, 3)),
      "AdaptiveAvgPool1d: expected output_size to be an int, 1 or larger."),
     (lambda: xn.ReflectionPad1d((1, 2, 3, 4)),
      "ReflectionPad1d: expected padding to be an int or a pair of ints, 0 or larger."),
-    (lambda: xn.ReflectionPad1d((0, 5)), "expected padding of at most 0 rows and 4 columns."),
-    (lambda: xn.CircularPad1d(6), "expected padding of at most 1 rows and 5 columns."),
-    (lambda: xn.Crop1d((2, 3)), "expected a cropping that leaves at least 1x1."),
-    (lambda: xn.MaxPool1d(2, padding=2), "expected padding smaller than the 2 columns"),
+    (lambda: xn.ReflectionPad1d((0, 5)), "expected padding of at most 4 steps. Received: padding="
+                                         "(0, 5) for an input of 5 steps."),
+    (lambda: xn.CircularPad1d(6), "expected padding of at most 5 steps."),
+    (lambda: xn.Crop1d((2, 3)), "expected a cropping that leaves at least 1 step. Received: "
+                                "cropping=(2, 3) of an input of 5 steps."),
+    (lambda: xn.Upsample1d(0.1), "expected an output of at least 1 step. Received: an input of 5 "
+                                 "steps with scale_factor=0.1."),
+    (lambda: xn.Conv1d(2, 4, dilation=3, padding=(1, 0)),
+     "expected an input at least as large as the window, 10 steps. Received: 5 steps, padded to 6 "
+     "steps."),
+    (lambda: xn.ConvTranspose1d(2, 3, padding=(4, 3)),
+     "expected an output of 1 step at least. Received: 5 steps with padding (4, 3), which leaves 0 "
+     "steps."),
+    (lambda: xn.MaxPool1d(2, padding=2), "expected padding smaller than the 2 steps that the "
+     "window spans, so that no window is wholly in padding. Received: padding=2."),
+    (lambda: xn.MaxPool1d(2, dilation=9, padding=(8, 6)),
+     "expected every window to contain at least one element of the input. Received: 5 steps with "
+     "kernel 2, dilation 9, padding (8, 6)."),
     (lambda: xn.Upsample1d((1, 2)), "Upsample1d: expected scale_factor to be a number"),
     (lambda: xn.Upsample1d(2, "bilinear"), "Upsample1d: expected mode to be "),
     (lambda: xn.Upsample1d(2, align_corners=True),

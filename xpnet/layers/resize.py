@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Window
-from xpnet.backends.window import Padding, Pair, pair, sides
+from xpnet.backends.window import Padding, Pair, pair, shown_size, sides
 from xpnet.checks import LARGEST, shown, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
@@ -78,7 +78,8 @@ class _Repeated(RowsAndColumns):
     kind = "pad"
     # a border has at most this number of rows less than the input; None for no limit
     less: int | None = 0
-    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)  # others for signals
+    in_steps = False            # others for signals, as make_sides
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)
 
     def __init__(self, padding: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -88,9 +89,11 @@ class _Repeated(RowsAndColumns):
         top, bottom, left, right = self.sides
         if (self.less is not None
                 and (max(top, bottom) > H - self.less or max(left, right) > W - self.less)):
-            raise ValueError(f"{self.who}: expected padding of at most {H - self.less} rows and "
-                             f"{W - self.less} columns. "
-                             f"Received: padding={self.padding!r} for an input of {H}x{W}.")
+            most = (shown_size(1, W - self.less, True) if self.in_steps else
+                    f"{H - self.less} rows and {W - self.less} columns")
+            raise ValueError(f"{self.who}: expected padding of at most {most}. Received: "
+                             f"padding={self.padding!r} for an input of "
+                             f"{shown_size(H, W, self.in_steps)}.")
         return top + H + bottom, left + W + right
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
@@ -174,7 +177,8 @@ class Crop2d(Layer):
     """
 
     kind = "crop"
-    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)  # others for signals
+    in_steps = False            # others for signals, as make_sides
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)
 
     def __init__(self, cropping: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -185,8 +189,9 @@ class Crop2d(Layer):
         top, bottom, left, right = self.sides
         OH, OW = H - top - bottom, W - left - right
         if min(OH, OW) < 1:
-            raise ValueError(f"{self.who}: expected a cropping that leaves at least 1x1. "
-                             f"Received: cropping={self.cropping!r} of an input of {H}x{W}.")
+            raise ValueError(f"{self.who}: expected a cropping that leaves at least "
+                             f"{shown_size(1, 1, self.in_steps)}. Received: cropping="
+                             f"{self.cropping!r} of an input of {shown_size(H, W, self.in_steps)}.")
         self.inner = slice(None), slice(top, top + OH), slice(left, left + OW)
         return C, OH, OW
 
@@ -229,6 +234,7 @@ class Upsample2d(RowsAndColumns):
     # rows and columns that an output element reads, by mode
     reads: Mapping[str, int] = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}
     # others for signals
+    in_steps = False
     make_window: Callable[..., Window] = staticmethod(Window.make)
     make_pair: Callable[..., tuple[int, int]] = staticmethod(pair)
 
@@ -270,8 +276,10 @@ class Upsample2d(RowsAndColumns):
             return self._size
         rows, columns = H * self.upsampling[0], W * self.upsampling[1]
         if min(rows, columns) < 1:
-            raise ValueError(f"{self.who}: expected an output of at least 1x1. Received: an input "
-                             f"of {H}x{W} with scale_factor={self.scale_factor!r}.")
+            raise ValueError(f"{self.who}: expected an output of at least "
+                             f"{shown_size(1, 1, self.in_steps)}. Received: an input of "
+                             f"{shown_size(H, W, self.in_steps)} with "
+                             f"scale_factor={self.scale_factor!r}.")
         return int(min(rows, LARGEST)), int(min(columns, LARGEST))
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:

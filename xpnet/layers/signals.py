@@ -48,6 +48,7 @@ __all__ = [
 class OneRow(Layer):
     """Base class that comes before a layer of feature maps: its input and output have no rows."""
 
+    in_steps = True                 # of sizes in errors
     make_window: Callable[..., Window] = staticmethod(Window.in_row)
     make_pair: Callable[..., tuple[int, int]] = staticmethod(along)
     make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(ends)
