@@ -60,6 +60,7 @@ class Layer(Checked):
     # what an output element sees of its input, for the receptive field
     window: Window | None = None
     upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
+    sees_all = False                    # whether an output element may depend on every position
     smallest_batch = 1                  # the smallest batch that training can use
     # whether training computes something over all samples of a batch, see `forward_shared`
     over_batch = False
@@ -92,6 +93,11 @@ class Layer(Checked):
                                  f"the values in. Received: {type(value).__name__} for {name}, "
                                  "which would replace the parameter.")
         super().__setattr__(name, value)
+
+    @property
+    def seen_window(self) -> Window | None:
+        """The window of the input that an output element depends on."""
+        return self.window
 
     @property
     def trainable(self) -> bool:

@@ -133,6 +133,14 @@ def test_the_receptive_field_of_branches_is_the_widest():
     assert field_of_the_centre(net, net.output) == (5, 5)
 
 
+def test_layers_without_a_window_that_see_all_positions():
+    x = xn.Input((2, 9, 9))
+    codes = xn.DeconvolutionalNetwork2d(2, 3, iterations=1)(xn.Conv2d(1, 1)(x))
+    for value in (xn.MatMul()(x, xn.Tanh()(x)), codes):
+        net = xn.Network(x, value, backend="numpy")
+        assert rows(net)[-1].receptive_field is None and "all" in repr(net.summary())
+
+
 def test_two_small_convolutions_have_the_receptive_field_of_a_large_one():
     def sees(*layers):
         return (rows(xn.Sequential(layers, input_shape=(1, 32, 32), backend="numpy"))[
@@ -141,6 +149,7 @@ def test_two_small_convolutions_have_the_receptive_field_of_a_large_one():
     assert sees(xn.Conv2d(1, 3), xn.Conv2d(1, 3)) == sees(xn.Conv2d(1, 5)) == (5, 5)
     # Simonyan and Zisserman 2015
     assert sees(*(xn.Conv2d(1, 3) for _ in range(3))) == sees(xn.Conv2d(1, 7)) == (7, 7)
+    assert sees(xn.SubtractiveNorm2d(5), xn.SubtractiveNorm2d(5)) == sees(xn.ContrastNorm2d(5))
     assert sees(xn.Conv2d(1, 3), xn.Flatten()) is None
     assert sees(xn.Conv2d(1, 3, padding=1), xn.GlobalAvgPool2d()) == (34, 34)  # the border included
 

@@ -8,21 +8,16 @@ from xpnet.graph import Graph
 from xpnet.layer import Layer
 from xpnet.layers.convolution import ConvTranspose2d
 from xpnet.layers.gathered import RowsAndColumns
-from xpnet.layers.linear import MatMul
-from xpnet.layers.local_normalization import ContrastNorm2d
 from xpnet.layers.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, spans
 from xpnet.layers.resize import ConstantPad2d, Crop2d
 from xpnet.layers.shape import Permute, PixelShuffle
 from xpnet.layers.softmax import OverAxis
-from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d
 from xpnet.layers.subsampling import SkipSampling2d
 from xpnet.node import Node
 
 WHO = "receptive_field"
 Span = tuple[int, int]      # the first row or column, and the one after the last
 EMPTY = 0, 0                # of a unit that reads padding alone
-# Their windows, if any, do not say what an element reads, although the sizes may stay the same.
-MIXING = MatMul, Permute, DeconvolutionalNetwork2d
 
 
 def receptive_field(net: Graph, layer: str, at: tuple[int, int] | None = None
@@ -105,8 +100,9 @@ def _along(layer: Layer, axis: int, span: Span, size: int, outputs: int) -> Span
     first, last = span[0], span[1] - 1
     if first > last:
         return EMPTY
-    window = layer.window
-    if isinstance(layer, MIXING) or isinstance(layer, OverAxis) and layer.axis not in (0, -3):
+    window = layer.seen_window
+    if (layer.sees_all or isinstance(layer, Permute)
+            or isinstance(layer, OverAxis) and layer.axis not in (0, -3)):
         raise _unknown(layer)
     if isinstance(layer, ConvTranspose2d):
         # tap k of input i adds to the output i s - before + k d
@@ -125,8 +121,6 @@ def _along(layer: Layer, axis: int, span: Span, size: int, outputs: int) -> Span
     elif isinstance(layer, ConstantPad2d | Crop2d):
         before = layer.sides[2 * axis] * (1 if isinstance(layer, Crop2d) else -1)
         start, stop = first + before, last + before + 1
-    elif isinstance(layer, ContrastNorm2d):     # two windows, one after the other
-        start, stop = first - layer.kernel_size + 1, last + layer.kernel_size
     elif window is not None and {*layer.upsampling} == {1}:
         s, before = window.stride[axis], window.padding[2 * axis]
         if isinstance(layer, SkipSampling2d):

@@ -47,11 +47,12 @@ def rows(net: Graph) -> list[Row]:
         assert layer is not None
         below = [fields[parent] for parent in node.parents]
         fields[node] = None
-        if all(below) and (len(node.shape) > 1 or layer.window is not None):
+        if (all(below) and not layer.sees_all
+                and (len(node.shape) > 1 or layer.seen_window is not None)):
             axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
             widest = [(max(field for field, _ in axis), max(jump for _, jump in axis))
                       for axis in axes]
-            window = layer.window or POINTS
+            window = layer.seen_window or POINTS
             fields[node] = [(field + (extent - 1) * jump, jump * stride / Fraction(upsampling))
                             for (field, jump), extent, stride, upsampling
                             in zip(widest, window.extent, window.stride, layer.upsampling,

@@ -118,6 +118,7 @@ class MatMul(Layer):
     """
 
     kind = "matmul"
+    sees_all = True
 
     def build(self, x: Shape, z: Shape) -> Shape:               # type: ignore[override]
         if len(x) < 2 or len(x) != len(z) or x[:-2] != z[:-2] or x[-1] != z[-2]:

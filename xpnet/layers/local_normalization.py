@@ -244,6 +244,11 @@ class ContrastNorm2d(DivisiveNorm2d):
     Jarrett et al. 2009, section 2.
     """
 
+    @property
+    def seen_window(self) -> Window:
+        """Two windows, one after the other."""
+        return Window.make(2 * self.kernel_size - 1, padding="half", who=self.who)
+
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         return super().forward(self._subtract(x), mode)
 
