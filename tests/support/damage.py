@@ -105,7 +105,7 @@ def graph_changed(content: bytes, rng: Rng) -> bytes:
     names = [name for node in graph.node for name in (*node.input, *node.output)]
     names += ["", "two\nlines", "long" * 999]
     for _ in range(rng.integers(1, 4)):
-        node, what = pick(graph.node, rng), rng.integers(12)
+        node, what = pick(graph.node, rng), rng.integers(13)
         if what == 0:
             graph.node.remove(node)
         elif what == 1:
@@ -159,6 +159,15 @@ def graph_changed(content: bytes, rng: Rng) -> bytes:
                 pick(shape.dim, rng).dim_value = pick(NUMBERS, rng)
             else:
                 shape.dim.add()
+        elif what == 11 and node.input:     # an array of one number, perhaps a large one
+            sizes = [pick([1, 2, 4, 1 << 12, 1 << 24, 1 << 30], rng)
+                     for _ in range(rng.integers(1, 4))]
+            made, number = f"made{len(graph.node)}", pick([1, 0, 1.0, -1.5], rng)
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes), f"{made}:n"))
+            graph.node.insert(0, onnx.helper.make_node(
+                "ConstantOfShape", [f"{made}:n"], [made],
+                value=onnx.numpy_helper.from_array(np.array([number]))))
+            node.input[int(rng.integers(len(node.input)))] = made
         else:
             port = pick([*graph.input, *graph.output], rng)
             port.name = pick(names, rng)

@@ -191,6 +191,18 @@ def test_what_is_just_small_enough(nodes, constants, shape, tmp_path):
         assert len(xn.io.load_onnx(path, backend="numpy").layers) == 1
 
 
+@pytest.mark.parametrize("nodes", [
+    [node("Gemm", ["x", "W"], ["y"])],
+    [node("Cast", ["W"], ["V"], to=1), node("Gemm", ["x", "V"], ["y"])],
+    [node("Cast", ["W"], ["V"], to=1), node("Transpose", ["V"], ["U"]),
+     node("Gemm", ["x", "U"], ["y"], transB=1)]])
+def test_a_file_of_float16_has_room(nodes, tmp_path):
+    """A single array, which is most of the file."""
+    half = onnx.numpy_helper.from_array(np.ones((4096, 2048), np.float16), "W")
+    net = xn.io.load_onnx(written(tmp_path, nodes, half, shape=("N", 4096)), backend="numpy")
+    assert net.parameters.size == 4096 * 2048
+
+
 def test_many_nodes_and_tensors(tmp_path, monkeypatch):
     monkeypatch.setattr("xpnet.io.onnx.read.MOST_NAMES", 500)
     monkeypatch.setattr("xpnet.io.onnx.read.MOST_TENSORS", 50)

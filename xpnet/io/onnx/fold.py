@@ -23,6 +23,9 @@ TEMPORARY = 3               # arrays that are needed to compute one, itself incl
 MOST_INTEGERS = 1 << 12     # of axes and other settings
 MOST_SIZES = 1 << 12        # of arrays with the number of samples
 LARGEST = 1 << 63
+# ONNX's numbers of types
+CASTS = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f4", 11: "f8",
+         12: "u4", 13: "u8", 16: "f4"}
 Function = Callable[..., Any]       # of an operation and arrays (None for an input left out)
 
 
@@ -153,9 +156,7 @@ def cast(operation: Operation, x: np.ndarray, like: np.ndarray | None = None) ->
     """Shapes stay exact; real numbers of few bits become float32."""
     if x.dtype == object:
         return x
-    kinds = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f4", 11: "f8",
-             12: "u4", 13: "u8", 16: "f4"}
-    to = kinds.get(operation.attributes.get("to", 0)) if like is None else like.dtype
+    to = CASTS.get(operation.attributes.get("to", 0)) if like is None else like.dtype
     if to is None:
         raise UnsupportedError("it casts to another type of number")
     return x.astype(to)
@@ -256,12 +257,13 @@ FOLD: dict[str, Function] = {
 }
 
 
+COPIES = "Cast", "CastLike", "Reshape", "Flatten", "Concat", "Gather"
 VIEWS = ("Constant", "ConstantOfShape", "Identity", "Squeeze", "Unsqueeze", "Expand", "Split",
          "Shape", "Size", "Transpose", "Slice")
 
 
 def bytes_of(operation: Operation, arrays: list[np.ndarray]) -> int:
-    """An upper limit of the memory that the outputs of an operation take."""
+    """An upper limit of the memory that is needed to compute the outputs of an operation."""
     kind = operation.kind
     if kind in VIEWS or not arrays:
         return 0
@@ -280,7 +282,9 @@ def bytes_of(operation: Operation, arrays: list[np.ndarray]) -> int:
     else:
         elements = math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
     item = max(array.itemsize for array in arrays)
-    return elements * (8 if kind in ("Cast", "CastLike") else item)
+    if kind == "Cast":
+        item = np.dtype(CASTS.get(operation.attributes.get("to", 0), "f8")).itemsize
+    return elements * item * (1 if kind in COPIES else TEMPORARY)
 
 
 def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> list[np.ndarray]:
@@ -295,7 +299,7 @@ def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> l
     if operation.kind == "Pow" and any(a.dtype == object for a in known):
         raise UnsupportedError("nothing here computes it with the number of samples")
     try:
-        room.expect(TEMPORARY * bytes_of(operation, known))
+        room.expect(bytes_of(operation, known))
         with np.errstate(all="ignore"):
             found = FOLD[operation.kind](operation, *arrays)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:

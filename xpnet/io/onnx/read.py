@@ -19,7 +19,7 @@ from xpnet.io.onnx.library import UnsupportedError
 OLDEST = 7                      # opset
 MOST_ELEMENTS = 1 << 31         # of a tensor
 MOST_AXES = 32                  # of one
-MOST_NAMES = 1 << 18            # of nodes, values, attributes and tensors
+MOST_NAMES = 200_000            # of nodes, values, attributes and tensors
 MOST_TENSORS = 1 << 16
 # The field of a tensor that holds its numbers if they are not raw bytes, by the name of its type
 FIELDS = {"FLOAT": "float_data", "DOUBLE": "double_data", "INT64": "int64_data",
