@@ -3,6 +3,7 @@ backends."""
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if why_no_gpu() else []:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=why_no_gpu()))
+
+
+def pytest_collection_finish() -> None:
+    """Each garbage collection would go through what belongs to thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 class KernelsRun:

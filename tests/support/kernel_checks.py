@@ -146,6 +146,7 @@ CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.ite
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
                                         layers, training, functional,
                                         product_checks.banks)}
+DRAWN = {*GRIDS, "small_grids"}         # those that draw more problems when everything runs
 
 
 def main() -> int:
