@@ -427,17 +427,17 @@ class Layer(Checked):
     def _expect_arrays(self, arrays: Sequence[Array], shapes: Sequence[Shape]) -> None:
         for a in arrays:
             expect_no_mask(self.who, a)
+        if len(arrays) == len(shapes) and all(
+                hasattr(a, "dtype") and a.shape[:-1] == shape and a.ndim == len(shape) + 1
+                and a.dtype == self.buffers.dtype for a, shape in zip(arrays, shapes)):
+            return
         expected = [f"({', '.join(map(str, shape))}, N) of {self.buffers.dtype}"
                     for shape in shapes]
         received = [f"{tuple(a.shape)} of {a.dtype}" if hasattr(a, "dtype") else type(a).__name__
                     for a in arrays]
-        if len(arrays) != len(shapes) or any(not hasattr(a, "dtype") or a.shape[:-1] != shape
-                                             or a.ndim != len(shape) + 1
-                                             or a.dtype != self.buffers.dtype
-                                             for a, shape in zip(arrays, shapes, strict=False)):
-            few = received[:4] + [f"{len(received) - 4} more"] * (len(received) > 4)
-            raise ValueError(f"{self.who}: expected batch-last arrays, {' and '.join(expected)}. "
-                             f"Received: {' and '.join(few) or 'nothing'}.")
+        few = received[:4] + [f"{len(received) - 4} more"] * (len(received) > 4)
+        raise ValueError(f"{self.who}: expected batch-last arrays, {' and '.join(expected)}. "
+                         f"Received: {' and '.join(few) or 'nothing'}.")
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""

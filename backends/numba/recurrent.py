@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,16 @@ from xpnet.backends.base import Array
 from xpnet.backends.cells import cell_of
 from xpnet.backends.numba.kernels import recurrent as kernels
 from xpnet.backends.numba.kernels.arrays import FLOAT32, float32, ready
+from xpnet.backends.numba.kernels.matrix import PANEL
+from xpnet.backends.numba.product import rows_of
 from xpnet.backends.numpy.backend import NumpyBackend
 
 if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
+
+NOTHING = np.empty((1, 0), FLOAT32)
+LINE = 16                       # floats in a cache line
+SHORT = {4: 8, 3: 7, 1: 2}      # gates -> blocks of (width, H) in the short arrays of a kernel
 
 
 def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
@@ -22,9 +29,21 @@ def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
             and float32(*(a for a in arrays if a is not None)))
 
 
-def starts_of(counts: Sequence[int]) -> np.ndarray:
-    """The first column of each step, and their number."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+@lru_cache(maxsize=64)
+def division(counts: tuple[int, ...], samples: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The first column of each step and their number; the first sample of each block, in the order
+    of the tasks; and the number of samples in a block.
+
+    Neighbouring tasks run on one thread. If later samples are in fewer steps, the longest block is
+    followed by the shortest one, and so on, so that all threads have about the same work.
+    """
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    size = LINE if counts[-1:] == (samples,) else LINE // 2
+    firsts = np.arange(0, samples, size)
+    if size < LINE:
+        half = -(-firsts.size // 2)
+        firsts[::2], firsts[1::2] = firsts[:half].copy(), firsts[half:][::-1].copy()
+    return starts, firsts, size
 
 
 def scan(self: NumbaBackend, cell: str, a: Array, U: Array, states: Sequence[Array],
@@ -36,11 +55,15 @@ def scan(self: NumbaBackend, cell: str, a: Array, U: Array, states: Sequence[Arr
                                  lengths=lengths, keep=keep)
     (rows, H), P = U.shape, a.shape[1]
     y, after = self.empty((H, P), FLOAT32), tuple(np.array(state, order="C") for state in states)
-    kept = tuple(self.empty((blocks * H, P if keep else 0), FLOAT32)
-                 for blocks in (*(1 for _ in states), *cell_of(cell).kept))
+    sizes = *(1 for _ in states), *cell_of(cell).kept
+    kept = (tuple(self.empty((blocks * H, P), FLOAT32) for blocks in sizes) if keep
+            else (NOTHING,) * len(sizes))
     threads = self.threads_for(rows * H * P // 16)
-    first = ready(a, a.shape), ready(U, U.shape), *after
-    last = starts_of(counts), reverse, y, *kept, keep
+    starts, firsts, size = division(tuple(counts), len(after[0].T))
+    scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
+    turned = self.empty((rows // H * -(-H // PANEL), H * PANEL), FLOAT32)
+    first = ready(a, a.shape), ready(U, U.shape), turned, rows_of(H, PANEL), *after
+    last = starts, firsts, size, scratch, reverse, y, *kept, keep
     if cell == "lstm":
         kernels.lstm(threads, *first, *last)
     elif cell == "gru":
@@ -61,16 +84,18 @@ def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequ
     (rows, H), P = U.shape, kept[0].shape[1]
     dy = np.empty((H, 0), FLOAT32) if dy is None else ready(dy, (H, P))
     da, before = self.empty((rows, P), FLOAT32), tuple(np.array(d, order="C") for d in dstates)
-    threads, starts = self.threads_for(rows * H * P // 16), starts_of(counts)
-    first = dy, ready(U, U.shape), *before
+    threads = self.threads_for(rows * H * P // 16)
+    starts, firsts, size = division(tuple(counts), len(before[0].T))
+    scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
+    first = dy, ready(U, U.shape), rows_of(H, H), *before
+    steps = starts, firsts, size, scratch, reverse
     kept = [ready(array, array.shape) for array in kept]
     if cell == "lstm":
-        kernels.lstm_backward(threads, *first, starts, reverse, *kept[1:], da)
+        kernels.lstm_backward(threads, *first, *steps, *kept[1:], da)
     elif cell == "gru":
         ds = self.empty(da.shape, FLOAT32)
-        kernels.gru_backward(threads, *first, starts, reverse, *kept, da, ds)
+        kernels.gru_backward(threads, *first, *steps, *kept, da, ds)
         return da, ds, before
     else:
-        kernels.simple_backward(threads, *first, kernels.NUMBERS[cell], starts, reverse, kept[1],
-                                da)
+        kernels.simple_backward(threads, *first, kernels.NUMBERS[cell], *steps, kept[1], da)
     return da, da, before

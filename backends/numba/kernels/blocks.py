@@ -3,8 +3,12 @@
 Samples do not depend on each other, so a task takes a block of them through all steps. Arrays of
 all steps are (rows, P): step t has the columns starts[t] .. starts[t + 1], the first ones of the
 samples. A task copies its part of a step to short arrays, computes there, where everything stays in
-the cache, and copies the results back. In a short array row r of a block of `width` samples begins
-at r * width. The sums of a product run in one order, whatever the block is.
+the cache, and copies the results back.
+
+In a short array each gate is a matrix (width, H) for a block of `width` samples: vectors run along
+the units, so the work is proportional to the number of samples, and one sample is not slower than
+its share. The sums of a product run in one order, whatever the block is. So a sample has the same
+bits alone, in any batch, and whatever the lengths of the other samples are.
 """
 
 from __future__ import annotations
@@ -12,85 +16,94 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.backends.numba.kernels.jit import inline
-from xpnet.backends.numba.kernels.matrix import multiply_rows, next_columns
+from xpnet.backends.numba.kernels.matrix import PANEL, TRANSPOSED, copy_panel, multiply_rows
 from xpnet.backends.numba.kernels.micro import (
-    DOT_ROWS,
     FROM_Y,
     FROM_ZERO,
     LANES,
-    VECTORS,
-    copy_rows,
-    dot_block,
+    transpose_block,
+    transpose_part,
 )
-
-BLOCK = LANES * max(1, min(VECTORS, 16 // LANES))       # samples of a task
-FEW = 8                     # samples; below, vectors run along the rows of U
 
 
 @inline
 def part_of_step(t, starts, first, samples):
-    """(column, width): where the block of samples from `first` on is in step t."""
-    return (starts[t] + first,
-            min(first + BLOCK, samples, starts[t + 1] - starts[t]) - first)
+    """(column, width): where the block of `samples` from `first` on is in step t."""
+    return starts[t] + first, min(samples, starts[t + 1] - starts[t] - first)
 
 
 @inline
-def fetch(source, column, width, rows):
-    """The short array `rows` from source[:, column:column + width]."""
-    (R, P), vectors = source.shape, (width + LANES - 1) // LANES
-    copy_rows(vectors, width - (vectors - 1) * LANES, source.ctypes.data + 4 * column, 4 * P,
-              rows.ctypes.data, 4 * width, R)
+def transpose(rows, columns, source, source_row, target, target_row):
+    """t[j, i] = s[i, j] for rows x columns floats; the arguments are those of transpose_block."""
+    for i in range(0, rows, LANES):
+        for j in range(0, columns, LANES):
+            height, width = min(LANES, rows - i), min(LANES, columns - j)
+            s, t = source + i * source_row + 4 * j, target + j * target_row + 4 * i
+            if height == LANES and width == LANES:
+                transpose_block(s, source_row, t, target_row)
+            else:
+                transpose_part(height, width, s, source_row, t, target_row)
 
 
 @inline
-def bring_back(rows, target, column, width):
-    """target[:, column:column + width] from the short array `rows`."""
-    (R, P), vectors = target.shape, (width + LANES - 1) // LANES
-    copy_rows(vectors, width - (vectors - 1) * LANES, rows.ctypes.data, 4 * width,
-              target.ctypes.data + 4 * column, 4 * P, R)
-
-
-@inline
-def tables(u):
-    """Scratch arrays for add_product: byte offsets of the rows of u (G, H), the last one instead of
-    those beyond G; those of the rows of `turned`; `turned` (FEW H,); those of the rows of h."""
-    G, H = u.shape
-    return (np.minimum(np.arange(G + DOT_ROWS), G - 1) * (4 * H), np.arange(FEW) * (4 * H),
-            np.empty(FEW * H, np.float32), np.empty(H, np.int64))
-
-
-@inline
-def add_product(u, h, width, z, scratch):
-    """z += u h, for u (G, H), h (H, width), z (G, width) with DOT_ROWS more rows, tables(u)."""
-    (G, H), (rows, columns, turned, table) = u.shape, scratch
-    if width < FEW:                     # h is transposed, so that vectors run along the rows of u
-        for n in range(width):
-            row, column = turned[n * H:(n + 1) * H], h[n:]
-            for k in range(row.size):
-                row[k] = column[k * width]
-        for f in range(0, G, DOT_ROWS):
-            n = 0
-            while n < width:
-                some = next_columns(width - n)
-                dot_block(some, u.ctypes.data, rows.ctypes.data + 8 * f, 0, turned.ctypes.data,
-                          columns.ctypes.data + 8 * n, 0, 1, H // LANES, H % LANES,
-                          z.ctypes.data + 4 * (f * width + n), 4 * width)
-                n += some
+def fetch(source, H, column, width, short):  # noqa: N803
+    """The short array from source[:, column:column + width], source (gates H, P)."""
+    R, P = source.shape
+    if width == 1:
+        for row in range(R):
+            short[row] = source[row, column]
     else:
-        vectors = (width + LANES - 1) // LANES
-        for k in range(H):
-            table[k] = 4 * width * k
-        multiply_rows(h.ctypes.data, table.ctypes.data, H, 0, G, u.ctypes.data, 4 * H, 4,
-                      z.ctypes.data, 4 * width, u.ctypes.data, FROM_Y, 0, vectors,
-                      width - (vectors - 1) * LANES)
+        for row in range(0, R, H):
+            transpose(H, width, source.ctypes.data + 4 * (row * P + column), 4 * P,
+                      short.ctypes.data + 4 * row * width, 4 * H)
 
 
 @inline
-def transposed_product(u, dz, width, dh, table):
-    """dh = u^T dz, for u (G, H), dz (G, width), dh (H, width); `table` (G,) is scratch."""
-    (G, H), vectors = u.shape, (width + LANES - 1) // LANES
-    for k in range(G):
-        table[k] = 4 * width * k
-    multiply_rows(dz.ctypes.data, table.ctypes.data, G, 0, H, u.ctypes.data, 4, 4 * H,
-                  dh.ctypes.data, 4 * width, u.ctypes.data, FROM_ZERO, 0, vectors,
-                  width - (vectors - 1) * LANES)
+def bring_back(short, H, target, column, width):  # noqa: N803
+    """target[:, column:column + width], target (gates H, P), from the short array."""
+    R, P = target.shape
+    if width == 1:
+        for row in range(R):
+            target[row, column] = short[row]
+    else:
+        for row in range(0, R, H):
+            transpose(width, H, short.ctypes.data + 4 * row * width, 4 * H,
+                      target.ctypes.data + 4 * (row * P + column), 4 * P)
+
+
+@inline
+def turn(u, turned):
+    """The transpose of each H x H matrix of u (gates H, H), in panels (H, PANEL)."""
+    G, H = u.shape
+    panels, flat, nothing = (H + PANEL - 1) // PANEL, u.reshape(-1), np.empty(0, np.int64)
+    for number in range(turned.shape[0]):
+        at = number % panels * PANEL
+        copy_panel(flat, TRANSPOSED, 0, nothing, 0, H, H, number // panels * H + at,
+                   min(PANEL, H - at), turned[number])
+
+
+@inline
+def add_product(turned, offsets, h, width, z):
+    """z += U h, for h (width, H) and z (width, H) of each gate; turn(u, turned)."""
+    H = offsets.size
+    panels = (H + PANEL - 1) // PANEL
+    for number in range(turned.shape[0]):
+        gate, at = number // panels, number % panels * PANEL
+        vectors = (min(PANEL, H - at) + LANES - 1) // LANES
+        multiply_rows(turned[number].ctypes.data, offsets.ctypes.data, H, 0, width,
+                      h.ctypes.data, 4 * H, 4, z.ctypes.data + 4 * (gate * width * H + at), 4 * H,
+                      h.ctypes.data, FROM_Y, 0, vectors,
+                      min(PANEL, H - at) - (vectors - 1) * LANES)
+
+
+@inline
+def transposed_product(u, offsets, dz, width, dh):
+    """dh = U^T dz, for u (gates H, H), dz (width, H) of each gate, dh (width, H)."""
+    G, H = u.shape
+    for at in range(0, H, PANEL):
+        vectors = (min(PANEL, H - at) + LANES - 1) // LANES
+        for row in range(0, G, H):
+            multiply_rows(u.ctypes.data + 4 * (row * H + at), offsets.ctypes.data, H, 0, width,
+                          dz.ctypes.data + 4 * row * width, 4 * H, 4, dh.ctypes.data + 4 * at,
+                          4 * H, dh.ctypes.data, FROM_ZERO if row == 0 else FROM_Y, 0, vectors,
+                          min(PANEL, H - at) - (vectors - 1) * LANES)

@@ -306,37 +306,6 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
     return types.void(*[types.int64] * 12), code
 
 
-# --- copy_rows ------------------------------------------------------------------------------------
-
-def _copy_rows(vectors: int, masked: bool) -> Callable[..., None]:
-    def body(b: ir.IRBuilder, tail, source, source_row, target, target_row, rows) -> None:
-        e = Emitter(b, tail)
-        with cgutils.for_range(b, rows) as row:
-            start, end = (e.at(source, b.mul(row.index, source_row)),
-                          e.at(target, b.mul(row.index, target_row)))
-            for v in range(vectors):
-                last = masked and v == vectors - 1
-                e.store(e.load(e.at(start, v * VECTOR_BYTES), last), e.at(end, v * VECTOR_BYTES),
-                        last)
-    return body
-
-
-@intrinsic
-def copy_rows(typing, vectors, tail, source, source_row, target, target_row, rows):
-    """t[r, n] = s[r, n] for `rows` rows of `vectors` vectors, 1 .. VECTORS; `tail` lanes of the
-    last vector are in use. Row r of s is at source + r source_row, t likewise."""
-    def code(context, builder, signature, arguments):
-        vectors, tail, *_ = arguments
-        masked = builder.zext(builder.icmp_signed("!=", tail, const(LANES)), I64)
-        variants = {2 * v + m: define(builder, f"copy_{v}{'_masked' * m}", len(arguments) - 1,
-                                      _copy_rows(v, bool(m)))
-                    for v in range(1, VECTORS + 1) for m in (0, 1)}
-        choose(builder, builder.add(builder.mul(vectors, const(2)), masked), variants,
-               arguments[1:])
-        return context.get_dummy_value()
-    return types.void(*[types.int64] * 7), code
-
-
 # --- tile_transform -------------------------------------------------------------------------------
 
 Matrix = Sequence[Sequence[float]]
@@ -423,18 +392,39 @@ def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str,
     return transform
 
 
-def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
-    """Interleaving row i with row i + LANES / 2 moves one bit of the row index to the column index,
-    and one bit back."""
-    e, half = Emitter(b), LANES // 2
-    rows = [e.load(e.at(source, (source_row, i))) for i in range(LANES)]
+# --- transpositions -------------------------------------------------------------------------------
+
+def _network(b: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """The transpose of LANES vectors.
+
+    Interleaving row i with row i + LANES / 2 moves one bit of the row index to the column index,
+    and one bit back.
+    """
+    half = LANES // 2
     low, high = ([first + k // 2 + k % 2 * LANES for k in range(LANES)] for first in (0, half))
     for _ in range(LANES.bit_length() - 1):
         rows = [b.shuffle_vector(rows[i], rows[i + half],
                                  ir.Constant(ir.VectorType(I32, LANES), numbers))
                 for i in range(half) for numbers in (low, high)]
-    for i, row in enumerate(rows):
-        e.store(row, e.at(target, (target_row, i)))
+    return rows
+
+
+def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
+    e = Emitter(b)
+    rows = [e.load(e.at(source, (source_row, i))) for i in range(LANES)]
+    for j, row in enumerate(_network(b, rows)):
+        e.store(row, e.at(target, (target_row, j)))
+
+
+def _transpose_part(b: ir.IRBuilder, rows, columns, source, source_row, target, target_row) -> None:
+    """Row rows - 1 is read again instead of those beyond it."""
+    reader, writer, last, vectors = Emitter(b, columns), Emitter(b, rows), b.sub(rows, const(1)), []
+    for i in range(LANES):
+        row = b.select(b.icmp_signed("<", const(i), rows), const(i), last)
+        vectors.append(reader.load(reader.at(source, b.mul(row, source_row)), True))
+    for j, row in enumerate(_network(b, vectors)):
+        with b.if_then(b.icmp_signed("<", const(j), columns), likely=True):
+            writer.store(row, writer.at(target, (target_row, j)), True)
 
 
 @intrinsic
@@ -445,3 +435,12 @@ def transpose_block(typing, source, source_row, target, target_row):
         builder.call(define(builder, "transpose", len(arguments), _transpose), arguments)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 4), code
+
+
+@intrinsic
+def transpose_part(typing, rows, columns, source, source_row, target, target_row):
+    """The same for rows x columns floats, each of them 1 .. LANES."""
+    def code(context, builder, signature, arguments):
+        builder.call(define(builder, "transpose_part", len(arguments), _transpose_part), arguments)
+        return context.get_dummy_value()
+    return types.void(*[types.int64] * 6), code

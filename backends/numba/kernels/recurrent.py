@@ -5,6 +5,7 @@ Each loop over elements has few arrays, no two of them the same, because the com
 loop only for arrays that do not overlap. The states, or the gradients with respect to them, are
 (H, N): those before the first step that is computed, and afterwards those after the last one.
 Without `keep`, the arrays for the backward pass are not written. dy is (H, P), or (H, 0) for 0.
+`scratch` has a row for each block of samples. The other arguments are those of blocks.py.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ import numpy as np
 from numba import prange
 
 from xpnet.backends.numba.kernels.blocks import (
-    BLOCK,
-    DOT_ROWS,
     add_product,
     bring_back,
     fetch,
     part_of_step,
-    tables,
     transposed_product,
+    turn,
 )
 from xpnet.backends.numba.kernels.curves import ONE, TWO, ZERO, logistic
 from xpnet.backends.numba.kernels.exponential import exponential, polynomial
@@ -54,33 +53,30 @@ def tangents(z):
         z[j] = tangent(z[j])
 
 
-@inline
-def short(rows):
-    """An array for `rows` rows of a block."""
-    return np.empty(rows * BLOCK, np.float32)
-
-
 @kernel
-def lstm(a, u, h, c, starts, reverse, y, h_before, c_before, gates, tanh_c, keep):
-    (H, N), steps = h.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_z, all_h, all_c, all_t = short(4 * H + DOT_ROWS), short(H), short(H), short(H)
-        scratch, first = tables(u), block * BLOCK
+def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y, h_before, c_before,
+         gates, tanh_c, keep):
+    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+    turn(u, turned)
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_h, all_c, all_t = short[4 * most:5 * most], short[5 * most:6 * most], short[6 * most:]
+        samples = min(size, N - first)
+        fetch(h, H, first, samples, all_h)
+        fetch(c, H, first, samples, all_c)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, N)
+            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
-            i, f, g, o = all_z[:n], all_z[n:2 * n], all_z[2 * n:3 * n], all_z[3 * n:4 * n]
-            new_h, new_c, t = all_h[:n], all_c[:n], all_t[:n]
-            fetch(a, column, width, all_z)
-            fetch(h, first, width, new_h)
-            fetch(c, first, width, new_c)
+            z, new_h, new_c, t = short[:4 * n], all_h[:n], all_c[:n], all_t[:n]
+            i, f, g, o = z[:n], z[n:2 * n], z[2 * n:3 * n], z[3 * n:]
+            fetch(a, H, column, width, z)
             if keep:
-                bring_back(new_h, h_before, column, width)
-                bring_back(new_c, c_before, column, width)
-            add_product(u, new_h, width, all_z, scratch)
-            sigmoids(all_z[:2 * n])
+                bring_back(new_h, H, h_before, column, width)
+                bring_back(new_c, H, c_before, column, width)
+            add_product(turned, offsets, new_h, width, z)
+            sigmoids(z[:2 * n])
             tangents(g)
             sigmoids(o)
             for j in range(n):
@@ -90,36 +86,38 @@ def lstm(a, u, h, c, starts, reverse, y, h_before, c_before, gates, tanh_c, keep
             tangents(t)
             for j in range(n):
                 new_h[j] = o[j] * t[j]
-            bring_back(new_h, h, first, width)
-            bring_back(new_c, c, first, width)
-            bring_back(new_h, y, column, width)
+            bring_back(new_h, H, y, column, width)
             if keep:
-                bring_back(all_z, gates, column, width)
-                bring_back(t, tanh_c, column, width)
+                bring_back(z, H, gates, column, width)
+                bring_back(t, H, tanh_c, column, width)
+        bring_back(all_h, H, h, first, samples)
+        bring_back(all_c, H, c, first, samples)
 
 
 @kernel
-def lstm_backward(dy, u, dh, dc, starts, reverse, c_before, gates, tanh_c, da):
-    (H, N), steps = dh.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_z, all_h, all_c, all_t = short(4 * H), short(H), short(H), short(H)
-        all_g, all_d, table, first = short(H), short(H), np.empty(4 * H, np.int64), block * BLOCK
+def lstm_backward(dy, u, offsets, dh, dc, starts, firsts, size, scratch, reverse, c_before, gates,
+                  tanh_c, da):
+    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_h, all_c, rest = short[4 * most:5 * most], short[5 * most:6 * most], short[6 * most:]
+        samples = min(size, N - first)
+        fetch(dh, H, first, samples, all_h)
+        fetch(dc, H, first, samples, all_c)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, N)
+            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
-            di, df, dg, do = all_z[:n], all_z[n:2 * n], all_z[2 * n:3 * n], all_z[3 * n:4 * n]
-            d_h, d_c, before, t, d_y = all_h[:n], all_d[:n], all_c[:n], all_t[:n], all_g[:n]
-            fetch(gates, column, width, all_z)
-            fetch(dh, first, width, d_h)
-            fetch(dc, first, width, d_c)
-            fetch(c_before, column, width, before)
-            fetch(tanh_c, column, width, t)
+            z, d_h, d_c, t, before = short[:4 * n], all_h[:n], all_c[:n], rest[:n], rest[n:2 * n]
+            di, df, dg, do = z[:n], z[n:2 * n], z[2 * n:3 * n], z[3 * n:]
             if dy.size:
-                fetch(dy, column, width, d_y)
+                fetch(dy, H, column, width, t)
                 for j in range(n):
-                    d_h[j] = d_y[j] + d_h[j]
+                    d_h[j] = t[j] + d_h[j]
+            fetch(gates, H, column, width, z)
+            fetch(tanh_c, H, column, width, t)
+            fetch(c_before, H, column, width, before)
             for j in range(n):
                 d_c[j] = d_c[j] + d_h[j] * do[j] * (ONE - t[j] * t[j])
             for j in range(n):
@@ -132,138 +130,147 @@ def lstm_backward(dy, u, dh, dc, starts, reverse, c_before, gates, tanh_c, da):
                 f = df[j]
                 df[j] = d_c[j] * before[j] * f * (ONE - f)
                 d_c[j] = d_c[j] * f
-            bring_back(all_z, da, column, width)
-            bring_back(d_c, dc, first, width)
-            transposed_product(u, all_z, width, d_h, table)
-            bring_back(d_h, dh, first, width)
+            bring_back(z, H, da, column, width)
+            transposed_product(u, offsets, z, width, d_h)
+        bring_back(all_h, H, dh, first, samples)
+        bring_back(all_c, H, dc, first, samples)
 
 
 @kernel
-def gru(a, u, h, bias, starts, reverse, y, h_before, gates, kept_m, keep):
-    (H, N), steps = h.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_a, all_s, all_h = short(3 * H), short(3 * H + DOT_ROWS), short(H)
-        scratch, first = tables(u), block * BLOCK
+def gru(a, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, y, h_before, gates,
+        kept_m, keep):
+    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+    turn(u, turned)
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_s, all_h, samples = short[3 * most:6 * most], short[6 * most:], min(size, N - first)
+        fetch(h, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, N)
+            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
-            r_z, r, z, new = all_a[:2 * n], all_a[:n], all_a[n:2 * n], all_a[2 * n:3 * n]
-            s, m, new_h = all_s[:2 * n], all_s[2 * n:3 * n], all_h[:n]
-            fetch(a, column, width, all_a)
-            fetch(h, first, width, new_h)
+            z, s, new_h = short[:3 * n], all_s[:3 * n], all_h[:n]
+            r, update, new, m = z[:n], z[n:2 * n], z[2 * n:], s[2 * n:]
+            r_z, s_r_z = z[:2 * n], s[:2 * n]
+            fetch(a, H, column, width, z)
             if keep:
-                bring_back(new_h, h_before, column, width)
+                bring_back(new_h, H, h_before, column, width)
             for j in range(2 * n):
-                s[j] = ZERO
-            for row in range(H):            # s_n + bias
-                part = m[row * width:(row + 1) * width]
-                for j in range(part.size):
-                    part[j] = bias[row]
-            add_product(u, new_h, width, all_s, scratch)
+                s_r_z[j] = ZERO
+            for row in range(width):            # s_n + bias
+                part = m[row * H:(row + 1) * H]
+                for j in range(H):
+                    part[j] = bias[j]
+            add_product(turned, offsets, new_h, width, s)
             for j in range(2 * n):
-                r_z[j] = r_z[j] + s[j]
+                r_z[j] = r_z[j] + s_r_z[j]
             sigmoids(r_z)
             for j in range(n):
                 new[j] = new[j] + r[j] * m[j]
             tangents(new)
             for j in range(n):
-                new_h[j] = new[j] + z[j] * (new_h[j] - new[j])
-            bring_back(new_h, h, first, width)
-            bring_back(new_h, y, column, width)
+                new_h[j] = new[j] + update[j] * (new_h[j] - new[j])
+            bring_back(new_h, H, y, column, width)
             if keep:
-                bring_back(all_a, gates, column, width)
-                bring_back(m, kept_m, column, width)
+                bring_back(z, H, gates, column, width)
+                bring_back(m, H, kept_m, column, width)
+        bring_back(all_h, H, h, first, samples)
 
 
 @kernel
-def gru_backward(dy, u, dh, starts, reverse, h_before, gates, kept_m, da, ds):
-    (H, N), steps = dh.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_z, all_m, all_h = short(3 * H), short(H), short(H)
-        all_g, all_d, table, first = short(H), short(H), np.empty(3 * H, np.int64), block * BLOCK
+def gru_backward(dy, u, offsets, dh, starts, firsts, size, scratch, reverse, h_before, gates,
+                 kept_m, da, ds):
+    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_h, rest, samples = short[3 * most:4 * most], short[4 * most:], min(size, N - first)
+        fetch(dh, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, N)
+            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
-            dr, dz, dn = all_z[:n], all_z[n:2 * n], all_z[2 * n:3 * n]
-            d_h, through_z, before, m, d_y = all_d[:n], all_g[:n], all_h[:n], all_m[:n], all_g[:n]
-            fetch(gates, column, width, all_z)
-            fetch(dh, first, width, d_h)
-            fetch(h_before, column, width, before)
-            fetch(kept_m, column, width, m)
+            z, d_h, m, before = short[:3 * n], all_h[:n], rest[:n], rest[n:2 * n]
+            through_z, dr, dz, dn = rest[2 * n:3 * n], z[:n], z[n:2 * n], z[2 * n:]
             if dy.size:
-                fetch(dy, column, width, d_y)
+                fetch(dy, H, column, width, m)
                 for j in range(n):
-                    d_h[j] = d_y[j] + d_h[j]
+                    d_h[j] = m[j] + d_h[j]
+            fetch(gates, H, column, width, z)
+            fetch(h_before, H, column, width, before)
+            fetch(kept_m, H, column, width, m)
             for j in range(n):
-                z, new = dz[j], dn[j]
-                dn[j] = d_h[j] * (ONE - z) * (ONE - new * new)
-                dz[j] = d_h[j] * (before[j] - new) * z * (ONE - z)
-                through_z[j] = d_h[j] * z
+                update, new = dz[j], dn[j]
+                dn[j] = d_h[j] * (ONE - update) * (ONE - new * new)
+                dz[j] = d_h[j] * (before[j] - new) * update * (ONE - update)
+                through_z[j] = d_h[j] * update
             for j in range(n):
                 r = dr[j]
                 dr[j] = dn[j] * m[j] * r * (ONE - r)
                 m[j] = dn[j] * r
-            bring_back(all_z, da, column, width)
+            bring_back(z, H, da, column, width)
             for j in range(n):
                 dn[j] = m[j]
-            bring_back(all_z, ds, column, width)
-            transposed_product(u, all_z, width, d_h, table)
+            bring_back(z, H, ds, column, width)
+            transposed_product(u, offsets, z, width, d_h)
             for j in range(n):
                 d_h[j] = through_z[j] + d_h[j]
-            bring_back(d_h, dh, first, width)
+        bring_back(all_h, H, dh, first, samples)
 
 
 @kernel
-def simple(a, u, h, which, starts, reverse, y, h_before, kept_y, keep):
-    (H, N), steps = h.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_z, all_h = short(H + DOT_ROWS), short(H)
-        scratch, first = tables(u), block * BLOCK
+def simple(a, u, turned, offsets, h, which, starts, firsts, size, scratch, reverse, y, h_before,
+           kept_y, keep):
+    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+    turn(u, turned)
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_h, samples = short[most:], min(size, N - first)
+        fetch(h, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, N)
+            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
-            z = all_z[:H * width]
-            fetch(a, column, width, all_z)
-            fetch(h, first, width, all_h)
+            n = H * width
+            z, new_h = short[:n], all_h[:n]
+            fetch(a, H, column, width, z)
             if keep:
-                bring_back(all_h, h_before, column, width)
-            add_product(u, all_h, width, all_z, scratch)
+                bring_back(new_h, H, h_before, column, width)
+            add_product(turned, offsets, new_h, width, z)
             if which == TANH:
                 tangents(z)
             elif which == SIGMOID:
                 sigmoids(z)
             else:
-                for j in range(z.size):
+                for j in range(n):
                     z[j] = ZERO if z[j] <= ZERO else z[j]       # a NaN is not <= 0
-            bring_back(z, h, first, width)
-            bring_back(z, y, column, width)
+            for j in range(n):
+                new_h[j] = z[j]
+            bring_back(z, H, y, column, width)
             if keep:
-                bring_back(z, kept_y, column, width)
+                bring_back(z, H, kept_y, column, width)
+        bring_back(all_h, H, h, first, samples)
 
 
 @kernel
-def simple_backward(dy, u, dh, which, starts, reverse, kept_y, da):
-    (H, N), steps = dh.shape, starts.size - 1
-    for block in prange(-(-N // BLOCK)):
-        all_z, all_g, all_d = short(H), short(H), short(H)
-        table, first = np.empty(H, np.int64), block * BLOCK
+def simple_backward(dy, u, offsets, dh, which, starts, firsts, size, scratch, reverse, kept_y, da):
+    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    for block in prange(firsts.size):
+        short, first = scratch[block], firsts[block]
+        all_h, samples = short[most:], min(size, N - first)
+        fetch(dh, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, N)
+            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
-            z, d_y, d_h = all_z[:n], all_g[:n], all_d[:n]
-            fetch(kept_y, column, width, z)
-            fetch(dh, first, width, d_h)
+            z, d_h = short[:n], all_h[:n]
             if dy.size:
-                fetch(dy, column, width, d_y)
+                fetch(dy, H, column, width, z)
                 for j in range(n):
-                    d_h[j] = d_y[j] + d_h[j]
+                    d_h[j] = z[j] + d_h[j]
+            fetch(kept_y, H, column, width, z)
             if which == TANH:
                 for j in range(n):
                     z[j] = d_h[j] * ((ONE + z[j]) * (ONE - z[j]))
@@ -273,6 +280,6 @@ def simple_backward(dy, u, dh, which, starts, reverse, kept_y, da):
             else:
                 for j in range(n):
                     z[j] = d_h[j] * (ONE if z[j] > ZERO else ZERO)
-            bring_back(z, da, column, width)
-            transposed_product(u, z, width, d_h, table)
-            bring_back(d_h, dh, first, width)
+            bring_back(z, H, da, column, width)
+            transposed_product(u, offsets, z, width, d_h)
+        bring_back(all_h, H, dh, first, samples)

@@ -8,7 +8,7 @@ from cpu_cases import agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from parity import Case, agree, different_signatures, normal, run, special, ties
-from parity_cases import CASES
+from parity_cases import CASES, scans
 from processes import run_script
 from tiers import examples
 
@@ -20,6 +20,7 @@ from loop_cases import LARGE, OVERRIDES, with_base  # noqa: E402
 
 from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
 from xpnet.backends.numba.kernels import softmax  # noqa: E402
+from xpnet.backends.numba.recurrent import division  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,33 @@ for case in LARGE:
     for result in results[1:]:
         assert all(map(same_bits, result, results[0])), case
 """, NUMBA_NUM_THREADS="4")
+
+
+# --- blocks of samples ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_a_sample_has_the_same_bits_alone_and_in_a_batch(cell: str, backend: NumbaBackend):
+    """Blocks of 16, 4 and 1 samples; H is neither a multiple of a vector nor of a panel."""
+    case = next(scans(cell, 52, 20, 3, "full", np.float32))
+    a, U, bias = (case.arrays.get(name) for name in ("a", "U", "bias"))
+    states = [array for name, array in case.arrays.items() if name.startswith("states")]
+
+    def after(samples: slice) -> np.ndarray:
+        part = np.ascontiguousarray(a.reshape(-1, 3, 20)[..., samples]).reshape(len(a), -1)
+        count = part.shape[1] // 3
+        return backend.scan(cell, part, U, [s[:, samples].copy() for s in states], [count] * 3,
+                            bias=bias)[1][0]
+
+    together = after(slice(0, 20))
+    for n in (0, 7, 19):
+        np.testing.assert_array_equal(after(slice(n, n + 1)), together[:, n:n + 1])
+
+
+def test_long_and_short_blocks_take_turns_if_lengths_differ():
+    starts, firsts, size = division((30, 30, 7), 30)
+    assert (starts.tolist(), firsts.tolist(), size) == ([0, 30, 60, 67], [0, 24, 8, 16], 8)
+    starts, firsts, size = division((30, 30), 30)
+    assert (starts.tolist(), firsts.tolist(), size) == ([0, 30, 60], [0, 16], 16)
 
 
 # --- shapes by chance -----------------------------------------------------------------------------
