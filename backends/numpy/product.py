@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # pack; with the smaller products they are usually at most a tenth slower.
 IN_PLACE = 1_000_000
 IN_PLACE_RESULT = 1_200
+# BLAS packs the second operand again for each block of rows. If it has LONG rows, as in a gradient
+# with respect to weights that many steps share, blocks of ROWS rows or more are worth it (512 x
+# 3200 x 128 on one Zen 4 core: 5.2 ms in blocks of 128 rows, 7.2 ms in blocks of 43).
+LONG, ROWS = 1024, 128
 
 
 def product(a: Array, b: Array, out: Array) -> None:
@@ -52,6 +56,8 @@ def gemm(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     y: Array = out if direct else self.empty((M, N), dtype)
     along_rows = M >= N
     most = min(max(M, N) // 16, 2 * max(1, work >> 21), 16) if work >= 2 * SERIAL else 1
+    if along_rows and a.shape[1] >= LONG:
+        most = min(most, max(2, M // ROWS))
     parts = spans(max(M, N), max(1, most))
 
     def task(k: int) -> None:

@@ -1,12 +1,14 @@
 """The steps of recurrent layers with NumPy: in place, in arrays that stay in the cache.
 
 The formulas are those of cells.py. Arrays of all steps are (rows, P), so the rows of one step are
-far apart in memory; everything else is contiguous.
+far apart in memory, and copying them takes a third of the time. They are copied for several steps
+at once, from and to contiguous arrays, in a second thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +26,69 @@ LSTM, GRU = "lstm", "gru"
 HIGHEST = {np.dtype(kind): np.dtype(kind).type(int(-100 * np.log(np.finfo(kind).tiny)) / 100)
            for kind in (np.float32, np.float64)}
 
+STEPS = 16      # that are loaded and stored together: fewer wait too often for the other thread
+
 
 def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
     kinds = {a.dtype for a in arrays if a is not None}
     return (lengths is None and cell in (LSTM, GRU) and len(kinds) == 1
             and kinds <= HIGHEST.keys())
+
+
+@dataclass
+class _Run:
+    """Up to STEPS steps with the same samples, and arrays (steps, rows, count) of them, in the
+    order in which the steps are computed."""
+
+    columns: slice
+    count: int
+    steps: int
+    reverse: bool
+    arrays: list[Array] = field(default_factory=list)
+
+    def part(self, m: Array) -> Array:
+        """The columns of m (rows, P) as a view (steps, rows, count)."""
+        part = m[:, self.columns].reshape(len(m), self.steps, self.count).transpose(1, 0, 2)
+        return part[::-1] if self.reverse else part
+
+
+Stage = Callable[[_Run], None]
+
+
+def _runs(counts: Sequence[int], reverse: bool) -> list[_Run]:
+    """All steps that any sample has, in the order in which they are computed."""
+    runs: list[_Run] = []
+    for _, columns, count in in_order(counts, reverse):
+        last = runs[-1] if runs else None
+        if last is None or last.count != count or last.steps == STEPS:
+            runs.append(_Run(columns, count, 1, reverse))
+        else:
+            last.columns = slice(min(last.columns.start, columns.start),
+                                 max(last.columns.stop, columns.stop))
+            last.steps += 1
+    return runs
+
+
+def _pipeline(self: NumpyBackend, runs: list[_Run], rows: int, load: Stage, compute: Stage,
+              store: Stage) -> None:
+    """Load, compute and store all runs. The arrays of the next steps are loaded, and those of the
+    steps before are stored, in a second thread, while the first one computes."""
+    chunks: list[list[_Run]] = []
+    for run in runs:
+        if not chunks or sum(r.steps for r in chunks[-1]) + run.steps > STEPS:
+            chunks.append([])
+        chunks[-1].append(run)
+    for number in range(-1, len(chunks) + 1):
+        tasks = [(stage, chunks[n]) for stage, n in (
+            (compute, number), (load, number + 1), (store, number - 1)) if 0 <= n < len(chunks)]
+
+        def task(k: int, tasks: list[tuple[Stage, list[_Run]]] = tasks) -> None:
+            stage, chunk = tasks[k]
+            for run in chunk:
+                stage(run)
+
+        work = sum(r.steps * r.count for _, chunk in tasks[1:] for r in chunk) * rows
+        self.run(task, len(tasks), work)
 
 
 def scan(self: NumpyBackend, cell: str, a: Array, U: Array, states: Sequence[Array],
@@ -39,29 +99,47 @@ def scan(self: NumpyBackend, cell: str, a: Array, U: Array, states: Sequence[Arr
         return Backend.scan(self, cell, a, U, states, counts, bias=bias, reverse=reverse,
                             lengths=lengths, keep=keep)
     (rows, H), P = U.shape, a.shape[1]
-    y, all_states = self.empty((H, P), a.dtype), [state.copy() for state in states]
+    y, after = self.empty((H, P), a.dtype), [state.copy() for state in states]
     kept = [self.empty((size * H, P), a.dtype)
             for size in (*(1 for _ in states), *cell_of(cell).kept)] if keep else []
     bias = None if bias is None else bias[:, None]
-    before: list[Array] = []
-    with single_threaded_blas():
-        for _, columns, count in in_order(counts, reverse):
-            if not before or before[0].shape[1] != count:
-                before = _narrowed(before, all_states, count)
-                gates, scratch = (np.empty((size, count), a.dtype) for size in (rows, H))
-            for array, state in zip(kept, before):
-                array[:, columns] = state
-            product(U, before[0], gates)
+
+    def arrays(run: _Run, rows: int, more: int = 0) -> Array:
+        return self.empty((run.steps + more, rows, run.count), a.dtype)
+
+    def load(run: _Run) -> None:
+        z = arrays(run, rows)
+        z[...] = run.part(a)
+        run.arrays = [z, *(arrays(run, H, 1) for _ in states), arrays(run, H)]
+
+    def compute(run: _Run) -> None:
+        z, *moving, third = run.arrays
+        s, high = np.empty((2, rows, run.count), a.dtype)
+        high.fill(HIGHEST[a.dtype])
+        for path, state in zip(moving, after):
+            path[0] = state[:, :run.count]
+        for k in range(run.steps):
+            product(U, moving[0][k], s)
             if cell == LSTM:
-                gates += a[:, columns]
-                needed = _lstm(gates, before[0], before[1], scratch)
+                h, c = moving
+                z[k] += s
+                _lstm(z[k], h[k], c[k], h[k + 1], c[k + 1], third[k], high)
             else:
-                needed = _gru(a[:, columns], gates, bias, before[0], scratch)
-            y[:, columns] = before[0]
-            for array, part in zip(kept[len(before):], needed):
-                array[:, columns] = part
-    _narrowed(before, all_states, 0)
-    return y, tuple(all_states), tuple(kept)
+                h, = moving
+                _gru(z[k], s, bias, h[k], h[k + 1], third[k], high)
+        for path, state in zip(moving, after):
+            state[:, :run.count] = path[-1]
+
+    def store(run: _Run) -> None:
+        z, *moving, third = run.arrays
+        run.part(y)[...] = moving[0][1:]
+        for array, part in zip(kept, (*(path[:-1] for path in moving), z, third)):
+            run.part(array)[...] = part
+        run.arrays = []
+
+    with single_threaded_blas():
+        _pipeline(self, _runs(counts, reverse), rows, load, compute, store)
+    return y, tuple(after), tuple(kept)
 
 
 def scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
@@ -72,65 +150,72 @@ def scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequ
         return Backend.scan_backward(self, cell, dy, dstates, U, kept, counts, reverse=reverse,
                                      lengths=lengths)
     (rows, H), P = U.shape, kept[0].shape[1]
-    da, all_states = self.empty((rows, P), U.dtype), [d.copy() for d in dstates]
+    da, before = self.empty((rows, P), U.dtype), [d.copy() for d in dstates]
     ds = self.empty(da.shape, U.dtype) if cell == GRU else da
     transposed = np.ascontiguousarray(U.T)                              # (H, gates H)
-    d: list[Array] = []
-    with single_threaded_blas():
-        for _, columns, count in reversed(in_order(counts, reverse)):
-            if not d or d[0].shape[1] != count:
-                d = _narrowed(d, all_states, count)
-                gates, one, two = (np.empty((size, count), U.dtype) for size in (rows, H, H))
+    # the gates, tanh(c) and c of an LSTM, or the gates, m and h of a GRU
+    sources = [*kept[-2:], kept[-3]] + ([] if dy is None else [dy])
+
+    def load(run: _Run) -> None:
+        run.arrays = [self.empty((run.steps, len(source), run.count), U.dtype)
+                      for source in sources]
+        for array, source in zip(run.arrays, sources):
+            array[...] = run.part(source)
+        if cell == GRU:
+            run.arrays.append(np.empty_like(run.arrays[0]))
+
+    def compute(run: _Run) -> None:
+        gates, third, state = run.arrays[:3]
+        d = [np.array(array[:, :run.count], order="C") for array in before]
+        one, two = np.empty((2, H, run.count), U.dtype)
+        for k in reversed(range(run.steps)):
             if dy is not None:
-                d[0] += dy[:, columns]
+                d[0] += run.arrays[3][k]
             if cell == LSTM:
-                _, c, all_gates, tanh_c = kept
-                gates[...] = all_gates[:, columns]
-                _lstm_backward(gates, d[0], d[1], c[:, columns], tanh_c[:, columns], one, two)
-                da[:, columns] = gates
-                product(transposed, gates, d[0])
+                _lstm_backward(gates[k], d[0], d[1], state[k], third[k], one, two)
+                product(transposed, gates[k], d[0])
             else:
-                h, all_gates, m = kept
-                gates[...] = all_gates[:, columns]
-                _gru_backward(gates, d[0], h[:, columns], m[:, columns], one, two)
-                da[:, columns] = gates
-                gates[2 * H:] = two                                     # dn r
-                ds[:, columns] = gates
-                product(transposed, gates, one)
+                s = run.arrays[-1][k]
+                _gru_backward(gates[k], d[0], state[k], third[k], one, two)
+                s[:2 * H], s[2 * H:] = gates[k, :2 * H], two            # dn r
+                product(transposed, s, one)
                 d[0] += one
-    _narrowed(d, all_states, 0)
-    return da, ds, tuple(all_states)
+        for array, now in zip(before, d):
+            array[:, :run.count] = now
+
+    def store(run: _Run) -> None:
+        run.part(da)[...] = run.arrays[0]
+        if cell == GRU:
+            run.part(ds)[...] = run.arrays[-1]
+        run.arrays = []
+
+    with single_threaded_blas():
+        _pipeline(self, _runs(counts, reverse)[::-1], rows, load, compute, store)
+    return da, ds, tuple(before)
 
 
-def _narrowed(now: list[Array], states: list[Array], count: int) -> list[Array]:
-    """Put `now`, those of the samples in a step, back into the states (H, N), and take out those of
-    the first `count` samples."""
-    for part, state in zip(now, states):
-        state[:, :part.shape[1]] = part
-    return [np.array(state[:, :count], order="C") for state in states]
-
-
-def _sigmoid(z: Array) -> None:
-    """z = 1 / (1 + exp(-z)), where exp cannot overflow."""
+def _sigmoid(z: Array, high: Array) -> None:
+    """z = 1 / (1 + exp(-z)). With the minimum of -z and HIGHEST, exp cannot overflow; NumPy's fast
+    loop for it needs two arrays."""
     np.negative(z, out=z)
-    np.minimum(z, HIGHEST[z.dtype], out=z)
+    np.minimum(z, high[:len(z)], out=z)
     np.exp(z, out=z)
     z += 1
     np.divide(1, z, out=z)
 
 
-def _lstm(z: Array, h: Array, c: Array, tanh_c: Array) -> tuple[Array, Array]:
-    """h and c become those after the step, and z the gates."""
+def _lstm(z: Array, h: Array, c: Array, new_h: Array, new_c: Array, tanh_c: Array, high: Array
+          ) -> None:
+    """The states after a step, and z becomes the gates."""
     i, f, g, o = blocks(z, len(h))
-    _sigmoid(z[:2 * len(h)])
+    _sigmoid(z[:2 * len(h)], high)
     np.tanh(g, out=g)
-    _sigmoid(o)
-    c *= f
-    np.multiply(i, g, out=h)
-    c += h                                  # f c + i g
-    np.tanh(c, out=tanh_c)
-    np.multiply(o, tanh_c, out=h)           # o tanh(c)
-    return z, tanh_c
+    _sigmoid(o, high)
+    np.multiply(c, f, out=new_c)
+    np.multiply(i, g, out=new_h)
+    new_c += new_h                          # f c + i g
+    np.tanh(new_c, out=tanh_c)
+    np.multiply(o, tanh_c, out=new_h)       # o tanh(c)
 
 
 def _lstm_backward(gates: Array, dh: Array, dc: Array, c: Array, tanh_c: Array, one: Array,
@@ -162,20 +247,22 @@ def _lstm_backward(gates: Array, dh: Array, dc: Array, c: Array, tanh_c: Array, 
     f[...] = two
 
 
-def _gru(a: Array, s: Array, bias: Array | None, h: Array, n: Array) -> tuple[Array, Array]:
-    """h becomes that after the step; s becomes the gates."""
+def _gru(z: Array, s: Array, bias: Array | None, h: Array, new_h: Array, m: Array, high: Array
+         ) -> None:
+    """The state after a step, m = s_n + bias, and z, the part of the input, becomes the gates."""
     H = len(h)
-    r, z, last = blocks(s, H)
-    s[:2 * H] += a[:2 * H]
-    _sigmoid(s[:2 * H])
-    m = last.copy() if bias is None else last + bias
-    np.multiply(r, m, out=n)
-    n += a[2 * H:]
-    np.tanh(n, out=last)
-    h -= last
-    h *= z
-    h += last                               # n + z (h - n)
-    return s, m
+    r, update, n = blocks(z, H)
+    z[:2 * H] += s[:2 * H]
+    _sigmoid(z[:2 * H], high)
+    m[...] = s[2 * H:]
+    if bias is not None:
+        m += bias
+    np.multiply(r, m, out=s[:H])
+    n += s[:H]
+    np.tanh(n, out=n)
+    np.subtract(h, n, out=new_h)
+    new_h *= update
+    new_h += n                              # n + z (h - n)
 
 
 def _gru_backward(gates: Array, dh: Array, h: Array, m: Array, one: Array, dn_r: Array) -> None:

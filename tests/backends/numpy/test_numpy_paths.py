@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fast_paths import W3, Case, Trace, U, larger_windows, ways_of
-from parity import distance, normal
+from parity import agree, distance, normal, run, same_bits
+from parity_cases import scans
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cpu.threads import ThreadPool
@@ -20,6 +21,7 @@ from xpnet.backends.numpy import backend as numpy_backend
 from xpnet.backends.numpy import conv as numpy_conv
 from xpnet.backends.numpy import pieces
 from xpnet.backends.numpy import product as numpy_product
+from xpnet.backends.numpy import recurrent as numpy_recurrent
 from xpnet.backends.numpy import winograd as numpy_winograd
 from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.backends.numpy.conv import Plan, make_plan
@@ -169,6 +171,8 @@ def small(monkeypatch) -> Iterator[NumpyBackend]:
             (numpy_conv, "TILE", 1 << 11), (numpy_conv, "TILE_WORK", 1 << 12),
             (numpy_conv, "IN_PLACE", 1 << 15), (numpy_conv, "IN_PLACE_RESULT", 40),
             (numpy_product, "IN_PLACE", 1 << 12), (numpy_product, "SERIAL", 1 << 8),
+            (numpy_product, "LONG", 40), (numpy_product, "ROWS", 32),
+            (numpy_recurrent, "STEPS", 3),
             (numpy_backend, "SERIAL", 1 << 8),
             (numpy_backend, "CHUNK", 1 << 8), (numpy_winograd, "COLUMNS", 64)):
         monkeypatch.setattr(module, name, value)
@@ -311,3 +315,16 @@ def test_a_product_that_overlaps_its_operands(small, where, accumulate):
     expected = a @ b + bias[:, None] + accumulate * out
     assert small.gemm(a, b, bias=bias, out=out, accumulate=accumulate) is out
     assert distance(out, expected) < 1e-13
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", ["full", "ragged", "prediction"])
+def test_recurrent_steps_in_parts(small, cell, kind):
+    """Several parts, with more and more and with fewer and fewer samples; in one thread, and in
+    threads that load the next part and store the last one meanwhile."""
+    for case in scans(cell, 10, 7, 11, kind, np.float32):
+        results = run(case, small)
+        agree(case, results, run(case, BASE))
+        small.threads = ThreadPool(1)
+        assert all(map(same_bits, run(case, small), results))
+        small.threads = ThreadPool(3)
