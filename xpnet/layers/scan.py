@@ -144,9 +144,9 @@ class Steps:
     def _sort(self, ends: Array) -> None:
         self.order = np.argsort(-ends, kind="stable")                       # the longest one first
         self.place = np.argsort(self.order)                                 # the inverse
-        self.counts = [int(count) for count in (ends > np.arange(self.T)[:, None]).sum(axis=1)]
-        self.index = np.concatenate([t * self.N + self.order[:count]
-                                     for t, count in enumerate(self.counts)])
+        runs = ends[self.order] > np.arange(self.T)[:, None]                # (T, N)
+        self.counts = runs.sum(axis=1).tolist()
+        self.index = (np.arange(self.T)[:, None] * self.N + self.order)[runs]
 
     def columns(self, m: Array) -> Array:
         """(rows, P) of a sequence (rows, T, N), step by step."""
