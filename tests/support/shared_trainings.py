@@ -134,8 +134,13 @@ def resumed(parallel: Any, folder: Path, seconds: float) -> str:
                  checkpoint=xn.Checkpoint(folder, steps=1), resume=folder)
 
 
+FORKS = "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"
+
+
 def _main(what: str, folder: Path, *more: str) -> None:
     parallel = DataParallel()
+    forks: list[str] = []               # MPI libraries do not support processes that fork
+    sys.addaudithook(lambda event, _: forks.append(event) if event in FORKS else None)
     new = folder / f"new{parallel.rank}"
     new.write_text(str(os.getpid()), encoding="utf-8")
     new.replace(folder / f"pid{parallel.rank}")         # it is there with its content, or not
@@ -143,6 +148,7 @@ def _main(what: str, folder: Path, *more: str) -> None:
         found: Any = {name: train(name, parallel) for name in CASES}
         found["in pieces"] = train("LSTM", DataParallel(pieces=3))
         found["plain"] = in_float32(DataParallel(deterministic=False))
+        found["forks"] = forks
     elif what == "fails":
         found = train("LSTM", parallel, callbacks=[Fails()])
     else:

@@ -151,7 +151,8 @@ class BatchNorm2d(BatchNorm):
     them by those of algorithm 2.
     dX = gamma / std (dY - sum of dY / m - X_hat sum of (dY X_hat) / m), std = sqrt(var + eps), m
     elements per channel. Some notes print gamma / m as the first factor: it is gamma / std, or
-    gamma / (m std) if the sums are not divided by m.
+    gamma / (m std) if the sums are not divided by m. If several ranks share a batch, mean and var
+    are those of each shard by default, see DataParallel.
 
     Args:
         momentum: None makes the running statistics the mean over all batches so far.
