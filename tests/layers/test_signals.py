@@ -343,6 +343,7 @@ def test_overlaps_of_signals_are_those_of_maps_of_one_row(loss, backend):
     (lambda: xn.MaxPool1d(2, dilation=9, padding=(8, 6)),
      "expected every window to contain at least one element of the input. Received: 5 steps with "
      "kernel 2, dilation 9, padding (8, 6)."),
+    (lambda: xn.InstanceNorm1d().initialize((2, 1)), "Received: input shape (2, 1)."),
     (lambda: xn.Upsample1d((1, 2)), "Upsample1d: expected scale_factor to be a number"),
     (lambda: xn.Upsample1d(2, "bilinear"), "Upsample1d: expected mode to be "),
     (lambda: xn.Upsample1d(2, align_corners=True),

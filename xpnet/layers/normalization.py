@@ -234,7 +234,8 @@ class SampleNorm(Layer):
         self.scaled = repeats, math.prod(scales), size // repeats // math.prod(scales)
         if self.centred and self.rows[1] == 1:
             raise ValueError(f"{self.who}: expected more than one element to normalise together, "
-                             f"or all of them become 0. Received: input shape {in_shape}.")
+                             "or all of them become 0. Received: input shape "
+                             f"{self.in_shapes[0]}.")
         self.gamma = self.parameter("gamma", scales, ones, decay=False) if self.affine else None
         self.beta = (self.parameter("beta", scales, zeros, decay=False)
                      if self.affine and self.centred else None)
