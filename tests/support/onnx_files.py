@@ -26,6 +26,9 @@ FILES = {       # name: package, version, and SHA-256 of the file
     "ch_PP-OCRv4_det_infer.onnx": (
         "rapidocr-onnxruntime", "1.4.4",
         "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9"),
+    "silero_vad_openvino_16k.onnx": (
+        "silero-vad", "6.2.3",
+        "7776b81ad1b0350c15d7f1555943b9232eb53e9ca5d989c6d0cea9ebc8664d87"),
 }
 LIGHT = ["bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet",
          "squeezenet", "vgg19", "zfnet512"]

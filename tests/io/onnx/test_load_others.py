@@ -185,6 +185,27 @@ def test_constants_that_are_learned_and_that_are_fixed(tmp_path):
             } == {"gain.g": (2,), "shift.b": (1, 1, 3)}
 
 
+@pytest.mark.parametrize("mode, layer", [("reflect", "ReflectionPad2d"), ("constant", "ZeroPad1d"),
+                                         ("edge", "ReplicationPad2d")])
+def test_pads_of_features(mode, layer, tmp_path):
+    """Both before and behind; a border of zeros behind alone is another layer."""
+    made = model([node("Pad", ["x", "pads"], ["y"], mode=mode)], ["N", 6],
+                 {"pads": np.array([0, 2, 0, 3])})
+    net = check(made, tmp_path, "Reshape", layer, "Flatten")
+    assert net.nodes[-1].shape == (11,)
+
+
+def test_a_state_whose_batch_is_its_second_axis(tmp_path):
+    """All sizes are fixed; the batch has the size of the first input's first axis."""
+    made = model([node("Gather", ["s", "first"], ["h"], axis=0),
+                  node("Add", ["x", "h"], ["y"])], None, {"first": np.array(1)},
+                 inputs={"x": [1, 4], "s": [2, 1, 4]})
+    net = load(made, tmp_path)
+    assert [n.shape for n in net.ins.nodes] == [(4,), (2, 4)]
+    x, s = samples(net, 3)
+    np.testing.assert_array_equal(predicted(net, [x, s])[0], x + s[:, 1])
+
+
 def test_open_sizes_are_asked_for(tmp_path):
     made = model([node("Relu", ["x"], ["y"])], ["N", 3, "H", "W"])
     with pytest.raises(ValueError, match=r"load_onnx: expected input_shape, .* Received: x with "

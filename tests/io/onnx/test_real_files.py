@@ -68,6 +68,34 @@ def test_a_file_of_a_package_learns():
     assert head.history["accuracy"][-1] > 0.9
 
 
+def test_an_lstm_with_states(tmp_path):
+    """A detector of speech, from the spectrum on: the root before it is no layer. Its first states
+    are an input with the batch as second axis."""
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    model = onnx.load(of_package("silero_vad_openvino_16k.onnx"))
+    graph, make = model.graph, onnx.helper.make_tensor_value_info
+    spectrum, = [node.output[0] for node in graph.node if node.op_type == "Sqrt"]
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if needed & {*node.output} and spectrum not in node.output:
+            kept.append(node)
+            needed |= {*node.input}
+    del graph.node[:], graph.input[:]
+    graph.node.extend(reversed(kept))
+    graph.input.extend([make(spectrum, onnx.TensorProto.FLOAT, [1, 129, 4]),
+                        make("state", onnx.TensorProto.FLOAT, [2, 1, 128])])
+    onnx.save(model, tmp_path / "net.onnx")
+    net = xn.io.load_onnx(tmp_path / "net.onnx", backend="numpy")
+    xs = samples(net, 3)
+    xs[0] = abs(xs[0])
+    ys = predicted(net, xs)
+    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    for n, (x, state) in enumerate(zip(*xs, strict=True)):
+        expected = session.run(None, {spectrum: x[None], "state": state[:, None]})
+        for y, wanted in zip(ys, expected, strict=True):
+            assert difference(y[n], wanted.reshape(y[n].shape)) < 1e-5
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_graph_with_random_weights(name, tmp_path):
     """The files fix the batch at 1; here it may have any size. onnxruntime is given one sample at a

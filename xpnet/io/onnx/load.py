@@ -141,6 +141,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         raise ValueError(f"{WHO}: expected input_shape to be a dict with shapes for {names}, or "
                          f"one shape for a single input. Received: input_shape={shown(given)}.")
     missing, found, time_first = [], {}, _time_first(operations)
+    batch_size = _fixed_batch(inputs)
     for value in inputs:
         tensor = value.type.tensor_type
         sizes = [d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None
@@ -148,7 +149,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         if not value.type.HasField("tensor_type") or not 1 <= len(sizes) <= MOST_AXES:
             raise ValueError(f"{WHO}: expected inputs that are arrays with a batch axis. "
                              f"Received: {shown(value.name)} with {len(sizes)} axes.")
-        batch = _batch_axis(sizes, value.name in time_first)
+        batch = _batch_axis(sizes, value.name in time_first, batch_size)
         sample: list[Any] = [*sizes[:batch], *sizes[batch + 1:]]
         if value.name in shapes:
             sample = _given_shape(value.name, sample, shapes[value.name])
@@ -166,6 +167,14 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         for name, (shape, batch, _, integer) in found.items()}
 
 
+def _fixed_batch(inputs: Sequence[Any]) -> int | None:
+    """The size of the first input's first axis, if all inputs have an axis of this size; None if
+    it is free."""
+    shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inputs]
+    size = shapes[0][0] if shapes and shapes[0] else 0
+    return size if size > 0 and all(size in shape for shape in shapes) else None
+
+
 def _time_first(operations: Sequence[Operation]) -> set[str]:
     """The sequences and states that recurrent operators read with the batch as second axis."""
     return {name for operation in operations if operation.kind in read_sequences.READ
@@ -173,13 +182,16 @@ def _time_first(operations: Sequence[Operation]) -> set[str]:
             for name in (*operation.inputs[:1], *operation.inputs[5:])}
 
 
-def _batch_axis(sizes: Sequence[int | None], time_first: bool) -> int:
-    """The first axis, or a free axis if the first one has a size above 1."""
+def _batch_axis(sizes: Sequence[int | None], time_first: bool, batch: int | None) -> int:
+    """The first axis, or a free axis if the first one has a size above 1; if no axis is free, the
+    first one that has the size of the batch."""
     if time_first:
         return 1
-    if sizes[0] in (None, 1) or None not in sizes:
+    if sizes[0] in (None, 1):
         return 0
-    return sizes.index(None)
+    if None in sizes:
+        return sizes.index(None)
+    return sizes.index(batch) if batch is not None and batch in sizes else 0
 
 
 def _given_shape(name: str, sample: Sequence[int | None], given: Any) -> list[int]:

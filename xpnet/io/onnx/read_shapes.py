@@ -224,9 +224,20 @@ def pad(op: Reading) -> Value:
         around[0] = 0, 0
     if not any(map(any, around)):
         return value
+    if len(value.shape) == 1 and value.batch == 0:          # features, as a signal of one channel
+        value = op.viewed(value, (1, *value.shape))
+        found = _bordered(op, value, [(0, 0), *around], mode, fill)
+        return op.viewed(found, found.shape[1:])
+    return _bordered(op, value, around, mode, fill)
+
+
+def _bordered(op: Reading, value: Value, around: Sequence[tuple[int, int]], mode: str, fill: float
+              ) -> Value:
+    """Maps or signals with a border, or without some of their elements."""
     if len(value.shape) not in (2, 3) or any(around[0]):
         raise UnsupportedError("it pads other axes than rows and columns or steps")
-    sides: Any = tuple(n for pair in ([(0, 0)] * (3 - len(around)) + around[1:]) for n in pair)
+    rows = [(0, 0)] * (3 - len(around))
+    sides: Any = tuple(n for pair in (*rows, *around[1:]) for n in pair)
     row = len(value.shape) == 2
     if row and mode == "constant" and fill == 0 and min(sides) >= 0:
         return op.add(L.ZeroPad1d(sides[2:]), value)
