@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +46,13 @@ class _Run:
     steps: int
     reverse: bool
     arrays: list[Array] = field(default_factory=list)
+
+    def allocate(self, backend: NumpyBackend, dtype: Any, *sizes: tuple[int, int]) -> None:
+        """An array (steps, rows, count) for each pair (steps, rows), all in one block of memory."""
+        ends = [0, *accumulate(steps * rows * self.count for steps, rows in sizes)]
+        memory = backend.empty((ends[-1],), dtype)
+        self.arrays = [memory[start:end].reshape(*size, self.count)
+                       for start, end, size in zip(ends, ends[1:], sizes)]
 
     def part(self, m: Array) -> Array:
         """The columns of m (rows, P) as a view (steps, rows, count)."""
@@ -104,13 +112,11 @@ def scan(self: NumpyBackend, cell: str, a: Array, U: Array, states: Sequence[Arr
             for size in (*(1 for _ in states), *cell_of(cell).kept)] if keep else []
     bias = None if bias is None else bias[:, None]
 
-    def arrays(run: _Run, rows: int, more: int = 0) -> Array:
-        return self.empty((run.steps + more, rows, run.count), a.dtype)
-
     def load(run: _Run) -> None:
-        z = arrays(run, rows)
-        z[...] = run.part(a)
-        run.arrays = [z, *(arrays(run, H, 1) for _ in states), arrays(run, H)]
+        """The gates, the states before and after each step, and tanh(c) or m."""
+        steps = run.steps
+        run.allocate(self, a.dtype, (steps, rows), *((steps + 1, H) for _ in states), (steps, H))
+        run.arrays[0][...] = run.part(a)
 
     def compute(run: _Run) -> None:
         z, *moving, third = run.arrays
@@ -157,12 +163,11 @@ def scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequ
     sources = [*kept[-2:], kept[-3]] + ([] if dy is None else [dy])
 
     def load(run: _Run) -> None:
-        run.arrays = [self.empty((run.steps, len(source), run.count), U.dtype)
-                      for source in sources]
+        more = [rows] if cell == GRU else []                            # ds
+        run.allocate(self, U.dtype,
+                     *((run.steps, size) for size in (*map(len, sources), *more)))
         for array, source in zip(run.arrays, sources):
             array[...] = run.part(source)
-        if cell == GRU:
-            run.arrays.append(np.empty_like(run.arrays[0]))
 
     def compute(run: _Run) -> None:
         gates, third, state = run.arrays[:3]
