@@ -58,8 +58,8 @@ def scan(self: NumbaBackend, cell: str, a: Array, U: Array, states: Sequence[Arr
     sizes = *(1 for _ in states), *cell_of(cell).kept
     kept = (tuple(self.empty((blocks * H, P), FLOAT32) for blocks in sizes) if keep
             else (NOTHING,) * len(sizes))
-    threads = self.threads_for(rows * H * P // 16)
-    starts, firsts, size = division(tuple(counts), len(after[0].T))
+    starts, firsts, size = division(tuple(counts), after[0].shape[1])
+    threads = min(self.threads_for(rows * H * P // 16), max(1, len(firsts)))
     scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
     turned = self.empty((rows // H * -(-H // PANEL), H * PANEL), FLOAT32)
     first = ready(a, a.shape), ready(U, U.shape), turned, rows_of(H, PANEL), *after
@@ -84,8 +84,8 @@ def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequ
     (rows, H), P = U.shape, kept[0].shape[1]
     dy = np.empty((H, 0), FLOAT32) if dy is None else ready(dy, (H, P))
     da, before = self.empty((rows, P), FLOAT32), tuple(np.array(d, order="C") for d in dstates)
-    threads = self.threads_for(rows * H * P // 16)
-    starts, firsts, size = division(tuple(counts), len(before[0].T))
+    starts, firsts, size = division(tuple(counts), before[0].shape[1])
+    threads = min(self.threads_for(rows * H * P // 16), max(1, len(firsts)))
     scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
     first = dy, ready(U, U.shape), rows_of(H, H), *before
     steps = starts, firsts, size, scratch, reverse
