@@ -157,6 +157,7 @@ FALLS_BACK = {
     "activate float32 scaled_tanh",
     "add float32 tanh: activate",
     "add float32 scaled_tanh: activate",
+    "argmax float32",
     "batch_norm float32 tanh",
     "batch_norm float32 scaled_tanh",
     "batch_norm_backward float32 tanh",
