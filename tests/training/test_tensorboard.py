@@ -183,7 +183,7 @@ def test_images_as_the_network_sees_them(tmp_path):
         seen.append(np.array(x[0]))
         return real(x, *rest, **more)
 
-    real, nets[0].run = nets[0].run, spied
+    real, nets[0].forward_pass = nets[0].forward_pass, spied
     for net, folder in zip(nets, (tmp_path / "one", tmp_path / "two")):
         data = {"x": images(), "y": None, "validation": None, "augment": augment, "epochs": 2}
         fit(folder, net=net, **data, **{"images": 2} if net is nets[0] else {})

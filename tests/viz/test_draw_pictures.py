@@ -54,6 +54,6 @@ def test_every_picture_of_the_page_follows_a_block():
     page = DOCS / "pictures.md"
     text = page.read_text(encoding="utf-8")
     found = [picture for code, picture in script.PARTS.findall(text) if picture]
-    assert found == re.findall(r"\]\((pictures/[^)]+)\)", text) and len(found) > 20
+    assert found == re.findall(r"!\[[^]]*\]\(([^)]+)\)", text) and len(found) > 20
     assert {path.name for path in (DOCS / "pictures" / "viz").iterdir()} == {
         Path(picture).name for picture in found}
