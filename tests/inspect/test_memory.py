@@ -291,7 +291,7 @@ def attention(backend: Any) -> xn.Sequential:
                          input_shape=(4, 16), backend=backend)
 
 
-@pytest.mark.parametrize("make", [network, attention])
+@pytest.mark.parametrize("make", first([network, attention], network))
 def test_an_emulated_gpu_needs_what_the_report_says(make, folder, monkeypatch):
     """Also with temporaries of CuPy."""
     with pretended(folder) as (backend, gpus):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fake_nccl import FakeNccl, pretended_ranks
 from gpu_cases import LATE, FromTheHost, network, samples
-from tiers import full
+from tiers import first, full
 
 import xpnet as xn
 import xpnet.backends.cupy.backend
@@ -48,7 +48,8 @@ def pairs(arrays: list[np.ndarray]) -> np.ndarray:
     return arrays[0] if not half else pairs(arrays[:half]) + pairs(arrays[half:])
 
 
-@pytest.mark.parametrize("late", ["no stream", "all streams", "the stream that computes"])
+@pytest.mark.parametrize("late", first(["no stream", "all streams", "the stream that computes"],
+                                       "all streams"))
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_shards_are_added_in_a_fixed_tree(ranks, late, folder):
     """On streams that run late, so that a missing event is seen in the sums."""
@@ -229,7 +230,7 @@ def alone(folder: Any) -> tuple[Any, ...]:
     return captured(folder, 1, False)[0][0]
 
 
-@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("late", first(LATE, "late"))
 def test_captured_steps_contain_the_exchange_and_have_the_same_bits(late, folder, alone):
     found, gpus, module = captured(folder, 2, True, late=LATE[late])
     assert found == [alone] * 2
@@ -252,7 +253,7 @@ def test_the_batches_of_a_group_are_captured_steps_of_their_own(folder):
     assert bits == eager and none == [0, 0] and graphs == [3, 3]
 
 
-@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize("capture", first([False, True], True))
 def test_pieces_are_sent_on_the_other_stream_and_have_the_same_bits(capture, folder, alone):
     found, gpus, module = captured(folder, 2, capture, 2, late=LATE["late"])
     assert found == [alone] * 2 and [one_gpu.graphs for one_gpu in gpus] == [capture] * 2

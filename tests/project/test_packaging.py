@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import first
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = sys.platform == "win32"
@@ -79,7 +80,7 @@ def unlinked(tree, tmp_path_factory):
     return copy
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
+@pytest.fixture(scope="module", params=first(["wheel", "sdist", "editable"], "wheel"))
 def installed(request, tree, unlinked, tmp_path_factory):
     """(Python of a new environment with xpnet in it, its site-packages, the folder that xpnet must
     come from)."""

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any
 
@@ -446,6 +446,15 @@ FAMILIES = (_memory, _batches, _feeds, _matrices, _tokens, _columns, _convolutio
             _elementwise, _curves, _normalisation, _softmax, _totals, _winners, _scans, _dropout,
             _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
+
+
+def by_method(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """The cases of each method. A test runs all of a method: pytest would take as long for each
+    case as most of them take."""
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.method, []).append(case)
+    return found
 
 
 def missing_methods() -> set[str]:

@@ -145,6 +145,7 @@ assert first == trained(0)
 """, BACKEND="numba")
 
 
+@full
 @NO_NUMBA
 def test_after_a_fork_before_the_first_kernel_the_child_uses_threads():
     run_script(BEGINNING + """
@@ -156,6 +157,7 @@ assert allowed_threads(2) == 2 and in_child(allowed_threads, 2) == 1
 """, BACKEND="numba")
 
 
+@full
 @NO_NUMBA
 def test_a_fork_after_kernels_of_other_code():
     """Numba's threads belong to the whole process, whatever code started them."""
@@ -174,6 +176,7 @@ assert numba.get_num_threads() == 2
 """, BACKEND="numba", NUMBA_NUM_THREADS="2")
 
 
+@full
 @NO_NUMBA
 def test_a_numba_that_cannot_run_without_threads_raises():
     """A later version could be like this, if the function of its threading layer had another

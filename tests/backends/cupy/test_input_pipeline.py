@@ -13,7 +13,7 @@ from fake_streams import Event, Stream
 from gpu_cases import LATE, learned, network, pretended, samples
 from nets import same
 from parity import same_bits
-from tiers import first
+from tiers import first, full
 
 import xpnet as xn
 from xpnet.backends import Backend
@@ -60,7 +60,7 @@ def trained_from_memory(folder: Path) -> tuple[Any, ...]:
     return trained(folder, 1 << 30, "at once")
 
 
-@pytest.mark.parametrize("order", first(ORDERS, "late copies", "late steps"))
+@pytest.mark.parametrize("order", first(ORDERS, "late copies"))
 def test_samples_that_do_not_fit_train_the_same(order: str, folder: Path,
                                                 trained_from_memory: tuple[Any, ...]):
     fits, values, figures, graphs = trained_from_memory
@@ -84,7 +84,7 @@ def test_samples_are_uploaded_once_and_as_they_are(folder: Path):
 
 
 @pytest.mark.parametrize("optimizer, memory, launches", [
-    ("sgd", 1 << 30, 1),                # the graph
+    pytest.param("sgd", 1 << 30, 1, marks=full),    # the graph
     ("adam", 1 << 30, 2),               # the bias corrections change in each step
     ("sgd", LITTLE, 3),                 # wait for the copy, gather the images, the graph
 ])

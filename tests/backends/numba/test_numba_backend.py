@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from cpu_cases import LARGE, agree_among_threads, agree_on_strided_arrays, digit
 from fake_cupy import installed
 from nets import branches, pictures
 from parity import Case, agree, different_signatures, distance, normal, run, same_bits
-from parity_cases import CASES
+from parity_cases import CASES, by_method
 from processes import STRICT_MEMORY, run_script
 from threadpoolctl import threadpool_info
 from tiers import full
@@ -38,16 +37,27 @@ def test_overrides_keep_the_parameters_and_defaults_of_the_contract():
     assert different_signatures(NumbaBackend) == set()
 
 
-def in_its_tier(case: Case) -> Any:
-    """NumPy computes float64 arrays (see test_calls_that_go_to_numpy), and its tests have the same
-    cases."""
-    double = any(a.dtype == np.float64 for a in case.arrays.values())
-    return pytest.param(case, marks=full) if double and case.method != "activate" else case
+def goes_to_numpy(case: Case) -> bool:
+    """NumPy computes float64 arrays, see test_calls_that_go_to_numpy."""
+    return (any(a.dtype == np.float64 for a in case.arrays.values())
+            and case.method != "activate")
 
 
-@pytest.mark.parametrize("case", [in_its_tier(case) for case in CASES + LARGE], ids=str)
-def test_every_method_agrees_with_base(case: Case):
-    agree(case, run(case, BACKEND), run(case, Backend()))
+METHODS = by_method(case for case in CASES + LARGE if not goes_to_numpy(case))
+ON_NUMPY = by_method(case for case in CASES + LARGE if goes_to_numpy(case))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_agrees_with_base(method: str):
+    for case in METHODS[method]:
+        agree(case, run(case, BACKEND), run(case, Backend()))
+
+
+@full                                   # NumPy's tests have the same cases
+@pytest.mark.parametrize("method", ON_NUMPY)
+def test_calls_of_numpy_agree_with_base(method: str):
+    for case in ON_NUMPY[method]:
+        agree(case, run(case, BACKEND), run(case, Backend()))
 
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
@@ -55,6 +65,7 @@ def test_arrays_that_are_not_contiguous(case: Case):
     agree_on_strided_arrays(case, BACKEND)
 
 
+@full                                   # also in test_numba_loops
 def test_the_number_of_threads_changes_no_bit():
     """In a process that allows more threads than this machine may have cores, and that stops if
     freed memory is used."""

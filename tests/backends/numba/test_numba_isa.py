@@ -164,6 +164,7 @@ assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() =
 """
 
 
+@full
 def test_the_folder_of_a_process(tmp_path: Path):
     """NUMBA_CACHE_DIR, or else the user's cache folder, or none if neither can be made."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "user"),
