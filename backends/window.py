@@ -38,7 +38,7 @@ class Window:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)   # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
-    # of a signal, for errors: sizes are numbers of steps
+    # for errors: the window is one of a signal, whose sizes are numbers of steps
     in_steps: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
@@ -170,8 +170,7 @@ class Window:
             raise ValueError(f"{who}: expected an output of {self._shown(1, 1)} at least. "
                              f"Received: {self._shown(height, width)} with padding "
                              f"{self._along(self.padding)}, which leaves {self._shown(*sizes)}.")
-        window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]),
-                        self.dilation)
+        window = replace(self, padding=(padding[0], padding[1], padding[2], padding[3]))
         return Transposed(window, (read[0], read[1]), (sizes[0], sizes[1]))
 
     def tap(self, i: int, j: int, output_size: tuple[int, int]) -> tuple[slice, slice]:
