@@ -101,7 +101,8 @@ class Backend:
         arrays that keep their addresses, and read everything that changes from call to call from
         such arrays. If fn cannot be captured, failed(reason) is called, and the function calls fn
         each time. Ranks that exchange arrays in fn must all capture it or none: agree(reason), or
-        agree("") after a success, is called once and returns the reason why one of them cannot.
+        agree("") after a success, is called once and returns the reason why one of them cannot, or
+        "" if all can.
         """
         return fn
 

@@ -30,7 +30,7 @@ def import_nccl() -> Any:
 
 
 class Nccl:
-    """The GPUs of an NCCL communicator. All ranks call the same methods in the same order, with
+    """One rank of an NCCL communicator. All ranks call the same methods in the same order, with
     contiguous arrays of the same shape and dtype. The methods launch work on the current stream,
     and return before it is done.
 

@@ -1,8 +1,9 @@
 """The steps of recurrent layers with NumPy: in place, in arrays that stay in the cache.
 
 The formulas are those of cells.py. Arrays of all steps are (rows, P), so the rows of one step are
-far apart in memory, and copying them takes a third of the time. They are copied for several steps
-at once, from and to contiguous arrays, in a second thread.
+far apart in memory. To copy them step by step took a third of the time of an LSTM's training step
+(T = 100, D = H = 128, N = 32). They are copied for several steps at once, from and to contiguous
+arrays, in other threads than the one that computes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _runs(counts: Sequence[int], reverse: bool) -> list[_Run]:
 def _pipeline(self: NumpyBackend, runs: list[_Run], rows: int, load: Stage, compute: Stage,
               store: Stage) -> None:
     """Load, compute and store all runs. The arrays of the next steps are loaded, and those of the
-    steps before are stored, in a second thread, while the first one computes."""
+    steps before are stored, in other threads, while one computes."""
     chunks: list[list[_Run]] = []
     for run in runs:
         if not chunks or sum(r.steps for r in chunks[-1]) + run.steps > STEPS:

@@ -65,7 +65,7 @@ class Embedding(Layer):
         if self.xp is np:
             self.expect_values(x)
         tokens = x.reshape(-1).astype("int64")                              # (T N,)
-        if self.xp is not np:       # what is no token was reported, or comes from another layer
+        if self.xp is not np:       # other values were reported before, or come from a layer
             tokens = self.xp.clip(tokens, 0, self.tokens - 1)
         self.remember(mode, tokens)
         y = self.backend.gather_batch(self.W.data, tokens, self.W.data.dtype)   # (features, T N)

@@ -33,7 +33,7 @@ class Recurrent(Stateful):
     X (D, T, N). With return_sequences Y (H, T, N) is the last layer's state at each step, else Y
     (H, N) its last state. With bidirectional Y has 2 H rows: those of the states from the first
     step to the last, then those of the states from the last step to the first (Schuster and Paliwal
-    1997). With reverse there are only the latter. The parameters are W (gates H, D), U (gates H, H)
+    1997). With reverse Y has only the latter. The parameters are W (gates H, D), U (gates H, H)
     and b (gates H,) of each layer and direction: "forward1.W", "reverse1.W", "forward2.W", ...
 
     The states before the first step are 0, or further inputs of the layer, batch-last (H, N) each.
@@ -50,7 +50,7 @@ class Recurrent(Stateful):
         units: H.
         layers: number of layers.
         bidirectional: a second set of weights reads the sequence in reverse.
-        reverse: from the last step to the first one; the output of a step stays at this step.
+        reverse: read from the last step to the first; the output of a step stays at this step.
         dropout: probability with which elements between two layers are dropped in training.
         return_sequences: whether Y has the states of all steps.
         return_state: whether the final states are outputs, too. What `forward` returns is then a

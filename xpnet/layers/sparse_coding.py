@@ -68,7 +68,7 @@ class DeconvolutionalNetwork2d(Layer):
 
     kind = "deconv"
     window: Window
-    sees_all = True                     # each iteration passes on what the one before found
+    sees_all = True                     # each iteration enlarges the receptive field
 
     def __init__(self, maps: int, kernel_size: Pair, *,
                  connectivity: Sequence[Sequence[int]] | None = None, p: float = 1.0,
