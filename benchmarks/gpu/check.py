@@ -50,8 +50,8 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
     python = sys.executable
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9"]
     small = [python, "-m", "benchmarks.gpu.small_run"]
-    # In several processes the tests of one GPU take 2 instead of many minutes. pytest-benchmark
-    # warns of that, and warnings are errors.
+    # In one process the tests take many minutes. pytest-benchmark warns if there are several, and
+    # warnings are errors.
     tests = [python, "-m", "pytest", "-rs", "-m", "gpu", "-n", str(min(cores(), PROCESSES)),
              "-p", "no:benchmark", "-p", "no:cacheprovider", "--continue-on-collection-errors",
              "--durations=10", "--tb=short", f"--maxfail={MOST_FAILURES}"]

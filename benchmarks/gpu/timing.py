@@ -18,8 +18,8 @@ WARM_UP = 3
 SAMPLES, FEWEST_SAMPLES = 9, 5
 REPEATS = 20            # calls between two events, at most
 SAMPLE = 4e-3           # seconds between two events that are enough
-HOLD = 4 << 30          # bytes of a copy that keeps the GPU busy while the calls are queued,
-MOST_HOLDS = 64         # and of how many such copies, at most
+HOLD = 4 << 30          # bytes of a copy that keeps the GPU busy while the calls are queued
+MOST_HOLDS = 64         # such copies before a sample, at most
 
 
 def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, Any], float],

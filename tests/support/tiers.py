@@ -1,13 +1,13 @@
 """Two tiers of tests: `make test` runs the first, `make test-all` runs everything.
 
-The first tier checks each thing once. Everything is more: the tests that are marked `full`, more
+The first tier checks each thing once. `make test-all` adds the tests that are marked `full`, more
 backends for tests of layers, and more examples for tests that draw their own. A test is marked
 `full` only if another test of the same thing is not.
 
 `make test-rest` runs what is left of everything after the first tier has passed. It leaves out the
 tests that do the same in both tiers. A test that is not marked `full` is one of them if it cannot
-know the tier: hypothesis does not draw its examples, and it has neither of the fixtures `number`
-and `everything`, also not through another fixture.
+know the tier: hypothesis does not draw its examples, and it uses neither of the fixtures `number`
+and `everything`, directly or through another fixture.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The tests of the CUDA path's host code fail if there is a mistake in it.
 
-Launches, streams, captures and transfers are Python code that no GPU has run here. Each mistake of
-support/host_mutants.py is one that an emulation might let through; a test must notice it.
+Launches, streams, captures and transfers are Python code that these tests run without a GPU. Each
+mistake of support/host_mutants.py is one that an emulation might let through; a test must notice
+it.
 """
 
 from __future__ import annotations

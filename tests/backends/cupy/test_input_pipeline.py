@@ -182,6 +182,7 @@ def test_bytes_and_a_rescaling_layer_are_the_pictures_as_floats(folder: Path, ba
 
     x, y = samples(70)
     floats = x / np.float32(255)
+
     def check(where: Any) -> None:
         as_bytes, as_floats = trained(where, x, xn.Rescale(std=255)), trained(where, floats)
         assert same(as_bytes[0], as_floats[0]) and as_bytes[1] == as_floats[1]
