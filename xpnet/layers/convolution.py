@@ -147,7 +147,7 @@ def expect_bias(who: str, bias: Any) -> bool | str:
 
 def of_maps(W: Array) -> Array:
     """W (F, C/groups, KH, KW) itself; W (F, C/groups, K) of a Conv1d as filters of one row."""
-    return W if W.ndim == 4 else W.reshape(*W.shape[:2], 1, -1)
+    return W if W.ndim == 4 else W.reshape(*W.shape[:2], 1, *W.shape[2:])
 
 
 class TrueConv2d(Conv2d):
