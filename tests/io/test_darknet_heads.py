@@ -116,6 +116,11 @@ def test_other_decodings_are_refused():
     with pytest.raises(ValueError, match=r"Head.decoder: expected scale_x_y of 1 or larger. "
                                          r"Received: scale_x_y=0.5 in \[yolo\] of layer 1"):
         head.decoder()
+    text = HEAD.replace(NET, "[net]\ninputs=5\n")          # anchors are in pixels of an image
+    head, = darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads
+    with pytest.raises(ValueError, match=r"Head.decoder: expected a network that reads images. "
+                                         r"Received: \[yolo\] of layer 1 without height and width"):
+        head.decoder()
 
 
 def test_the_vector_of_the_first_version_is_decoded(tmp_path):

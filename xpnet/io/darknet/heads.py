@@ -48,7 +48,7 @@ class Head:
         mask: which anchors this map has, in the order of its channels.
         boxes: boxes of each cell.
         coords: numbers for the position of a box, 4.
-        input_size: rows and columns of the network's input.
+        input_size: rows and columns of the network's input; () if it is a vector.
         grid: rows and columns of the raw map.
         settings: the other options, as numbers or words.
     """
@@ -70,19 +70,20 @@ class Head:
         raw map.
 
         Raises:
-            ValueError: Darknet trains with another loss, as with iou_loss=ciou, or decodes in
-                another way; see `decoder`.
+            ValueError: Darknet trains with another loss, for example with iou_loss=ciou, or decodes
+                in another way; see `decoder`.
         """
         self._expect("loss", TRAINED)
         return self._made("loss")
 
     def decoder(self) -> YOLOv1 | YOLOv2 | YOLOv3:
-        """The same loss for `xpnet.vision.detections`, which only decodes the raw map with it: also
-        of a section that Darknet trains with another loss.
+        """The same loss for decoding alone, as `xpnet.vision.detections` does. A section that
+        Darknet trains with another loss has a decoder, too.
 
         Raises:
-            ValueError: the section decodes boxes in another way, as [yolo] with new_coords,
-                [region] without softmax and [detection] without sqrt.
+            ValueError: the section decodes boxes in another way: [yolo] with new_coords, [region]
+                without softmax, or [detection] without sqrt. Or the network of a [yolo] section
+                does not read images.
         """
         return self._made("decoder")
 
@@ -112,6 +113,9 @@ class Head:
                           lambda_noobj=setting("noobject_scale", 1),
                           lambda_class=setting("class_scale", 1),
                           rescore=bool(setting("rescore", 0)))
+        if len(self.input_size) != 2:       # anchors in pixels need its height and width
+            raise ValueError(f"Head.{who}: expected a network that reads images. Received: [yolo] "
+                             f"of layer {self.index} without height and width of [net].")
         height, width = self.input_size
         if setting("scale_x_y", 1) < 1:
             raise ValueError(f"Head.{who}: expected scale_x_y of 1 or larger. Received: scale_x_y="
