@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from xpnet.io.darknet.builder import Builder
 from xpnet.io.darknet.sections import EPS, MOMENTUM
+from xpnet.io.gates import DARKNET
 from xpnet.layers import Add, BatchNorm1d, Concat, Linear, Multiply, Reshape, Slice, Subtract
 from xpnet.node import Node
 
@@ -48,7 +49,7 @@ class Connected:
 
 
 def rnn(b: Builder, units: int) -> Node:
-    """s' = f(W x + b) + g(U s + c), with shortcut=1 + s, and y = f(V s' + d)."""
+    """s' = f(W x + b) + g(U s + c), plus s if shortcut=1, and y = f(V s' + d)."""
     s = b.section
     f, hidden = b.activation("logistic"), s.integer("hidden", 1, 1)
     logistic, shortcut = s.integer("logistic", 0), s.integer("shortcut", 0)
@@ -65,16 +66,15 @@ def rnn(b: Builder, units: int) -> Node:
 
 
 def lstm(b: Builder, units: int) -> Node:
-    """As xn.LSTM, with a Connected for the input and one for the state of each gate."""
-    of = {f"{of}{gate}": Connected(b, f"{of}{gate}", units, gate=f"{of}{gate}")
-          for of in "wu" for gate in "ifog"}
+    """As xn.LSTM. Each gate has a Connected for the input (u) and one for the state (w)."""
+    connected = {name: Connected(b, name, units, gate=name) for name in DARKNET["lstm"]}
     h = c = None
     outputs = []
     for x in _steps(b):
-        u = {gate: of["u" + gate](x) for gate in "ifog"}
+        u = {gate: connected["u" + gate](x) for gate in "ifog"}
         if h is None or c is None:
             h = c = _zero(b, u["i"])
-        i, f, o, g = (b.activate(b.use(Add(), "sum", of["w" + gate](h), u[gate]),
+        i, f, o, g = (b.activate(b.use(Add(), "sum", connected["w" + gate](h), u[gate]),
                                  "tanh" if gate == "g" else "sigmoid") for gate in "ifog")
         c = b.use(Add(), "cell", b.use(Multiply(), "kept", f, c), b.use(Multiply(), "new", i, g))
         h = b.use(Multiply(), "state", o, b.activate(c, "tanh"))
@@ -83,18 +83,17 @@ def lstm(b: Builder, units: int) -> Node:
 
 
 def gru(b: Builder, units: int) -> Node:
-    """As xn.GRU(reset="before"), without tanh=1 with a sigmoid in place of tanh."""
-    of = {f"{of}{gate}": Connected(b, f"{of}{gate}", units, gate=f"{of}{gate}")
-          for of in "wu" for gate in "zrh"}
+    """As xn.GRU(reset="before"); a sigmoid takes the place of tanh if tanh=1 is missing."""
+    connected = {name: Connected(b, name, units, gate=name) for name in DARKNET["gru_before"]}
     candidate = "tanh" if b.section.integer("tanh", 0) else "sigmoid"
     h = None
     outputs = []
     for x in _steps(b):
-        u = {gate: of["u" + gate](x) for gate in "zrh"}
+        u = {gate: connected["u" + gate](x) for gate in "zrh"}
         before = _zero(b, u["z"]) if h is None else h
-        z, r = (b.activate(b.use(Add(), "sum", of["w" + gate](before), u[gate]), "sigmoid")
+        z, r = (b.activate(b.use(Add(), "sum", connected["w" + gate](before), u[gate]), "sigmoid")
                 for gate in "zr")
-        reset = of["wh"](b.use(Multiply(), "reset", r, before))
+        reset = connected["wh"](b.use(Multiply(), "reset", r, before))
         n = b.activate(b.use(Add(), "sum", reset, u["h"]), candidate)
         kept = b.use(Multiply(), "kept", z, b.use(Subtract(), "change", before, n))
         h = b.use(Add(), "state", n, kept)                  # z h + (1 - z) n
