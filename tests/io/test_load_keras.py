@@ -121,14 +121,14 @@ def test_a_layer_that_reads_in_reverse_alone(h5py: Any, tmp_path: Path):
     assert np.array_equal(net.arrays["lstm1.reverse1.W"].data, lstm[0].T)
 
 
-def test_pieces_that_are_larger_than_their_array(h5py: Any, tmp_path: Path):
-    """HDF5 unpacks whole pieces, so a small file could ask for any amount of memory."""
+def test_chunks_that_are_larger_than_their_array(h5py: Any, tmp_path: Path):
+    """HDF5 unpacks whole chunks, so a small file could need any amount of memory."""
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     W, b = normal(3, 2), normal(2)
-    for piece, fine in ((1 << 10, True), (1 << 20, False)):
+    for chunk, fine in ((1 << 10, True), (1 << 20, False)):
         path = written(h5py, tmp_path / "a.weights.h5", dense=[W])
         with h5py.File(path, "r+") as file:
-            file.create_dataset("layers/dense/vars/1", data=b, maxshape=(None,), chunks=(piece,),
+            file.create_dataset("layers/dense/vars/1", data=b, maxshape=(None,), chunks=(chunk,),
                                 compression="gzip")
         if fine:
             assert net.load_keras(path).complete

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WHO = "load_keras"
 MOST_SHOWN = 9                  # groups of an error
-LEAST_PIECE = 1 << 16           # elements that a packed piece may have whatever its array's size
+LEAST_CHUNK = 1 << 16           # elements that a chunk may have whatever the size of its array
 CELLS = "", "cell/", "forward_layer/cell/", "backward_layer/cell/"
 NUMBERED = re.compile(r"(.*?)(?:_(\d{1,9}))?", re.ASCII | re.DOTALL)      # conv2d_1
 
@@ -108,7 +108,7 @@ def _damage_named(path: str) -> Iterator[None]:
 
 def _tensors(h5py: Any, layers: Any, group: str, path: str) -> dict[str, Tensor]:
     """The arrays of a layer and of its cells, numbered from 0. Numbers in other files are left out,
-    and arrays of which a packed piece is larger than the whole."""
+    and so are arrays with larger chunks than the array itself: HDF5 unpacks whole chunks."""
     found: dict[str, Tensor] = {}
     for cell in CELLS:
         held = _inside(h5py, layers, f"{group}/{cell}vars") or {}
@@ -116,7 +116,7 @@ def _tensors(h5py: Any, layers: Any, group: str, path: str) -> dict[str, Tensor]
             data = _inside(h5py, held, key)
             if (isinstance(data, h5py.Dataset) and data.dtype.kind in "fiu"
                     and not data.external and not data.is_virtual
-                    and math.prod(data.chunks or ()) <= max(data.size, LEAST_PIECE)):
+                    and math.prod(data.chunks or ()) <= max(data.size, LEAST_CHUNK)):
                 def read(data: Any = data) -> np.ndarray:
                     with _damage_named(path):
                         array: np.ndarray = data[()]
