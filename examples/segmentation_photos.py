@@ -77,8 +77,8 @@ def draw(rows, titles, path):
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(1.3 * len(rows[0]), 1.4 * len(
-        rows)), layout="constrained")
+    size = 1.3 * len(rows[0]), 1.4 * len(rows)              # inches
+    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, layout="constrained")
     for row, images, title in zip(axes, rows, titles):
         for axis, image in zip(row, images):
             if image.ndim == 3:
