@@ -41,7 +41,7 @@ class AnchorLoss(DetectionLoss):
     lambda_noobj: float
     lambda_class: float
     threshold: float
-    scale_xy: float = 1.0       # a of YOLOv3
+    scale_xy: float = 1.0       # a in the equations of YOLOv3
 
     def set_anchors(self, anchors: Any, mask: Any) -> None:
         """Set `anchors` as pairs, and `mask`, the numbers of those that this output has."""
@@ -281,15 +281,16 @@ class YOLOv3(AnchorLoss):
     that has its anchor.
 
     A centre on the edge of its cell needs t_x = +-infinity. With a = `scale_xy` above 1, as in
-    YOLOv4, x = (a s(t_x) - (a - 1) / 2 + j) / S_w reaches beyond the edges, and so does y. The
-    target of t_x is then x'' = (x' + (a - 1) / 2) / a, and dy = x - x' still.
+    YOLOv4, x = (a s(t_x) - (a - 1) / 2 + j) / S_w reaches beyond the edges, and so does y. With
+    x'' = (x' + (a - 1) / 2) / a the derivative a (s(t_x) - x'') is still the predicted position in
+    the cell minus the target x'. If a = 1, x'' = x'.
 
     Args:
         anchors: pairs (width, height), as fractions of the image, of all outputs;
             xpnet.vision.kmeans_anchors finds them.
         classes: K, or the names of the classes.
         mask: the numbers of the anchors that this output has; by default all.
-        scale_xy: a, 1 or larger.
+        scale_xy: a, 1 or larger; `scale_x_y` of Darknet.
         lambda_coord: factor of centre and size.
         lambda_obj: factor of object.
         lambda_noobj: factor of no_object.

@@ -168,8 +168,8 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
 
 
 def _fixed_batch(inputs: Sequence[Any]) -> int | None:
-    """The size of the first input's first axis, if all inputs have an axis of this size; None if
-    it is free."""
+    """The size of the first input's first axis if it is fixed and all inputs have an axis of this
+    size; else None."""
     shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inputs]
     size = shapes[0][0] if shapes and shapes[0] else 0
     return size if size > 0 and all(size in shape for shape in shapes) else None
