@@ -211,6 +211,7 @@ def test_objects_of_other_sizes_are_neither_missed_nor_wrong():
     ({"area": "tiny"}, "area to be 'all', 'small', 'medium' or 'large'. Received: area='tiny'"),
     ({"area": "small", "method": "voc"}, 'area="all", except with method="coco". Received: area='),
     ({"truth": [([BOX], [0], [False], [1, 2])]}, r"areas of truth of shape \(1,\), one for each"),
+    ({"truth": [([BOX], [0], [False], [-2])]}, "areas of truth of 0 or larger. Received: -2"),
     ({"truth": [([BOX],)]}, "each entry of truth to be"),
     ({"found": [([BOX], [0.5])]}, r"each entry of found to be \(boxes, scores, labels\)"),
 ])

@@ -69,8 +69,8 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
         found: for each image (boxes (M, 4) xyxy, scores (M,), labels (M,)), such as a Detections.
         truth: for each image (boxes (M, 4) xyxy, labels (M,)), or (boxes, labels, ignored (M,)):
             objects that need not be found, difficult ones of VOC or the crowds of COCO. The IoU
-            with a crowd is intersection / area of the detection. A fourth entry, areas (M,), are
-            those of the objects if they are not those of the boxes: COCO counts an object's pixels.
+            with a crowd is intersection / area of the detection. A fourth entry has the areas (M,)
+            of the objects if they are not those of the boxes: COCO counts an object's pixels.
         iou_threshold: a number, or several, over which AP is averaged. By default 0.5, and for
             "coco" 0.5, 0.55, ..., 0.95.
         area: "small", "medium" or "large" for AP of objects of up to 32^2, 32^2 to 96^2, or from
@@ -217,6 +217,9 @@ def _true(entry: Any) -> _Truth:
     labels, *more = entry[1:]
     ignored, areas = (expect_per_box(WHO, f"{name} of truth", more[k], len(boxes))
                       if k < len(more) else None for k, name in enumerate(("ignored", "areas")))
+    if areas is not None and (areas < 0).any():
+        raise ValueError(f"{WHO}: expected areas of truth of 0 or larger. Received: "
+                         f"{areas.min():g}.")
     return _Truth(boxes, expect_labels(WHO, "labels of truth", labels, len(boxes)),
                   np.zeros(len(boxes), bool) if ignored is None else ignored.astype(bool),
                   box_area(boxes) if areas is None else areas)
