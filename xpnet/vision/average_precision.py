@@ -61,9 +61,10 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
         "coco"      AP = mean of p(0), p(0.01), ..., p(1)               Lin et al. 2014
 
     In "voc" and "voc2007", a detection belongs to the object with the largest IoU, and is wrong if
-    that one was found before. In "coco", it belongs to the nearest object that is left, and at most
-    100 detections of a class count in each image. Boxes are corners of regions: VOC's own program
-    adds a pixel to each width and height. NaN for classes, and for data, without objects.
+    that one was found before. In "coco", it belongs to the object with the largest IoU of those
+    that were not found before, and at most 100 detections of a class count in each image. Boxes are
+    corners of regions: VOC's own program adds a pixel to each width and height. NaN for classes,
+    and for data, without objects.
 
     Args:
         found: for each image (boxes (M, 4) xyxy, scores (M,), labels (M,)), such as a Detections.

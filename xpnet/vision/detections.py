@@ -201,7 +201,7 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
     detector_losses(who, net)
     _choice(who, score_threshold, iou_threshold, agnostic, top)
     channels, *size = net.input.shape
-    if channels not in (1, 3):
+    if channels not in (1, 3) or len(size) != 2:
         raise ValueError(f"{who}: expected a network that takes images of 1 or 3 channels. "
                          f"Received: input shape {net.input.shape}.")
     if net.scale is None:
@@ -230,7 +230,8 @@ def detector_losses(who: str, net: Any) -> list[DetectionLoss]:
               or [head.decoder() for head in getattr(getattr(net, "darknet", None), "heads", ())])
     if not losses or not all(isinstance(loss, DetectionLoss) for loss in losses):
         raise ValueError(f"{who}: expected a network that was trained with a YOLO loss for each "
-                         "output. Received: "
+                         "output, or one of a cfg file with a [yolo], [region] or [detection] "
+                         "section. Received: "
                          + (", ".join(type(loss).__name__ for loss in losses)
                             or f"{type(net).__name__} without losses") + ".")
     return losses
