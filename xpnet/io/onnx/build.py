@@ -207,7 +207,7 @@ class Reading:
         array = self._array(number, what)
         if array.dtype == object or array.dtype.kind not in "fiu":
             raise UnsupportedError(f"its {what} is not made of real numbers")
-        if 0 in array.strides:              # one number, of which larger arrays may be made
+        if 0 in array.strides:              # a view of one number, which a copy would enlarge
             self.expect_room(array.size)
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
@@ -216,8 +216,7 @@ class Reading:
         self.builder.room.expect(TEMPORARY * REAL * elements)
 
     def few(self, number: int, what: str) -> list[Any]:
-        """Numbers for the axes of a value, such as a shape, in which the number of samples may
-        be."""
+        """Numbers for the axes of a value, such as a shape. One may be the number of samples."""
         array = self.array(number, what)
         if array.size > MOST_AXES:
             raise UnsupportedError(f"its {what} has {array.size} numbers")

@@ -61,8 +61,8 @@ class Batch:
 
 
 class Room:
-    """The memory that may be taken by what is made of a file: arrays that are computed of its
-    constants, parameters and their gradients.
+    """The memory that may be taken by what is made of a file: arrays that are computed from its
+    constants, parameters, and the gradients of these.
 
     A file of float16 needs six times its size: its numbers become float32, and so do parameters and
     gradients.

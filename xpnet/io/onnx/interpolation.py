@@ -14,7 +14,7 @@ from xpnet.layers.gathered import Sparse
 
 CLOSE = 1e-5            # of weights
 READS = {"nearest": 1, "linear": 2, "cubic": 4}     # elements that an output reads
-BYTES = 160             # of memory for each of them, while matrices are made and compared
+BYTES = 160             # of memory for each element, while matrices are made and compared
 ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_floor": lambda a: np.ceil(a - 0.5),
     "round_prefer_ceil": lambda a: np.floor(a + 0.5), "floor": np.floor, "ceil": np.ceil}

@@ -50,8 +50,8 @@ def aligned(op: Reading) -> list[Value]:
 def with_constant(op: Reading) -> Value:
     """x + c, x - c, c - x, x c and x / c.
 
-    One number is fixed, and so are the numbers of channels of an input of the network, which are
-    mean and standard deviation, unless they are very many. All others are learned.
+    A single number is fixed. So are at most MOST_INTEGERS numbers, one for each channel of an input
+    of the network: they are its mean or standard deviation. All others are learned.
     """
     if len(op.inputs) != 2 or op.kind not in ("Add", "Sub", "Mul", "Div"):
         raise UnsupportedError("it has a constant input")

@@ -62,8 +62,8 @@ def recurrent(op: Reading) -> list[Any]:
 
 
 def share_outputs(used: dict[Operation, list[bool]]) -> None:
-    """Say of recurrent operators that share their weights, and so are uses of one layer, that the
-    outputs that one of them needs are used of all."""
+    """Recurrent operators with the same weights become uses of one layer, which has one set of
+    outputs: mark what is used of one of them as used of all."""
     weights = {operation: (operation.kind, *operation.inputs[1:4]) for operation in used
                if operation.kind in READ}
     needed: dict[tuple[str, ...], set[int]] = {names: set() for names in weights.values()}
