@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from layer_cases import LayerCase
 from model_cases import SETTINGS, SMALLEST
 
@@ -90,6 +91,20 @@ def load(made: Any, folder: Path, **options: Any) -> xn.Network:
     path = folder / "made.onnx"
     path.write_bytes(made.SerializeToString())
     return xn.io.load_onnx(path, backend="numpy", **options)
+
+
+def written(folder: Path, nodes: Sequence[Any], *tensors: Any, shape: Any = ("N", 4)) -> Path:
+    """A file with an input x of this shape, and an output y."""
+    path = folder / "net.onnx"
+    path.write_bytes(model(nodes, shape, tensors=tensors, opset=18).SerializeToString())
+    return path
+
+
+def refused(path: Path, match: str) -> None:
+    """The file is refused with one line."""
+    with pytest.raises(ValueError, match=match) as caught:
+        xn.io.load_onnx(path, backend="numpy")
+    assert "\n" not in str(caught.value)
 
 
 def check(made: Any, folder: Path, *kinds: str, N: int = 3, **options: Any) -> xn.Network:
