@@ -37,8 +37,8 @@ Weights = dict[str, Array]
 OURS = {"rnn": "h", "lstm": "ifgo", "gru": "rzn", "gru_before": "rzn"}
 KERAS = OURS | {"gru": "zrn", "gru_before": "zrn"}
 ONNX = KERAS | {"lstm": "iofg"}
-# The sections of darknet that hold the gates of a layer, in the order of its files of weights (that
-# of its forks is in io/darknet/recurrent.py), and the gate of each letter.
+# The sections of Darknet that hold the gates of a layer, in the order of its weights files, and the
+# gate of each letter. The order of later forks is in io/darknet/recurrent.py.
 DARKNET = {"lstm": ("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
            "gru_before": ("wz", "wr", "wh", "uz", "ur", "uh")}
 DARKNET_GATE = {"h": "n"}

@@ -32,9 +32,9 @@ class BoxIoU(Loss):
 
     v = 4 / pi^2 (arctan(w_b / h_b) - arctan(w_a / h_a))^2, alpha = v / (1 - IoU + v), which counts
     as a constant in the gradient. With d' for the derivative by a coordinate of a: dIoU = (I' - IoU
-    U') / U, d(GIoU) = dIoU + U' / C - U C' / C^2. Where edges of a and b are equal, a derivative is
-    the mean of those on both sides. A box with x2 < x1 or y2 < y1 counts as empty. If the union is
-    empty, IoU is 0.
+    U') / U, d(GIoU) = dIoU + U' / C - U C' / C^2. If an edge of a is also an edge of b, the
+    derivative is the mean of those on both sides. A box with x2 < x1 or y2 < y1 counts as empty. If
+    the union is empty, IoU is 0.
 
     Args:
         kind: "iou", "giou", "diou" or "ciou".

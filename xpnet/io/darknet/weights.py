@@ -110,8 +110,8 @@ def read(path: str | Path, stored: Sequence[Stored], size: int | None = None
 
 
 def _in_file(have: int, stored: Sequence[Stored], path: str) -> Sequence[Stored]:
-    """The arrays that a file with `have` bytes after its header holds: all, or all but the biases
-    of [batchnorm]. Raise ValueError if neither fits."""
+    """The arrays in `have` bytes: all, or all but the biases of [batchnorm]. Raises ValueError if
+    neither fits."""
     needed = bytes_of(stored)
     if have == needed:
         return stored
