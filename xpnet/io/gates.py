@@ -12,14 +12,14 @@ GRU(reset="before"). The order of the gates, and what holds the biases:
     PyTorch i f g o     r z n               two, which are added; no "gru_before"
     Keras 3 i f g o     z r n               one; "gru" two, as the rows of one array (2, 3H)
     ONNX    i o f g     z r n               two, one after the other
-    darknet a connected section for the input and one for the state of each gate, each with biases
+    Darknet a connected section for the input and one for the state of each gate, each with biases
 
 Keras writes c for g, and h for n; ONNX writes c and h. The matrices of Keras are transposed. In all
 of them h' = (1 - z) n + z h. `keras_kind`, `onnx_kind` and `darknet_kind` say which kind a layer of
 the library is, and refuse what no layer here computes.
 
 Sources: the documentation of torch.nn.LSTM and GRU; keras.layers.LSTM and GRU; ONNX's operators
-RNN, GRU (linear_before_reset) and LSTM; lstm_layer.c, gru_layer.c and rnn_layer.c of darknet.
+RNN, GRU (linear_before_reset) and LSTM; lstm_layer.c, gru_layer.c and rnn_layer.c of Darknet.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def onnx_kind(operator: str, attributes: Mapping[str, Any], inputs: Sequence[str
     return operator.lower()
 
 
-# --- darknet --------------------------------------------------------------------------------------
+# --- Darknet --------------------------------------------------------------------------------------
 
 def from_darknet(kind: str, sections: Mapping[str, tuple[Array, Array]]) -> Weights:
     """Our arrays from weights (H, inputs) and biases (H,) of each connected section of a layer: u
@@ -183,7 +183,7 @@ def from_darknet(kind: str, sections: Mapping[str, tuple[Array, Array]]) -> Weig
 
 
 def to_darknet(kind: str, weights: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """(weights, biases) of each connected section, in the order of darknet's files. Biases of the
+    """(weights, biases) of each connected section, in the order of Darknet's files. Biases of the
     state are 0."""
     expect_choice("to_darknet", "kind", kind, tuple(DARKNET))
     W, U, biases = _theirs("to_darknet", kind, weights, OURS[kind])
@@ -199,14 +199,14 @@ def to_darknet(kind: str, weights: Mapping[str, Array]) -> dict[str, tuple[Array
 
 
 def darknet_kind(section: str, options: Mapping[str, Any]) -> str:
-    """The kind of a section [lstm] or [gru] of darknet with these options.
+    """The kind of a section [lstm] or [gru] of Darknet with these options.
 
     Raises:
         ValueError: batch normalisation within the layer; a [gru] without tanh=1, whose candidate
             n is then a sigmoid; or [rnn], which adds f(W x) and f(U h) after the activation and has
             another product behind them.
     """
-    who = f"darknet [{section}]"
+    who = f"Darknet [{section}]"
     if section == "rnn":
         raise ValueError(f"{who}: expected h = f(W x + U h), as SimpleRNN computes it. Received: "
                          "h = f(W x) + f(U h), and an output f(V h).")
