@@ -129,8 +129,9 @@ def exclusive(folder: Path, who: str) -> Iterator[None]:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """A block that processes run one after another for the same folder. They may run it together
-    where there are no locks (on Windows, and on some file systems), or no such folder."""
+    """Processes run this block one after another for the same folder. They may run it at the same
+    time if there are no locks (on Windows and on some file systems) or if there is no such
+    folder."""
     file = None
     with suppress(OSError):
         file = os.open(folder, os.O_RDONLY)
