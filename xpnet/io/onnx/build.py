@@ -78,7 +78,7 @@ class Builder:
     Args:
         batch: the size of the batch in the file, None if it is free.
         freeze: whether batch norms are frozen.
-        room: the memory that arrays may take which are not in the file.
+        room: the memory for parameters, their gradients, and arrays that are computed.
     """
 
     def __init__(self, batch: int | None, freeze: bool, room: Room) -> None:
