@@ -80,6 +80,21 @@ def test_biases_do_not_move():
     assert {*found.first} == {"linear1.W", "linear2.W"}
 
 
+def test_biases_and_scales_of_several_axes_do_not_move():
+    """And the norm is that of each output's weights: W (F, C, KH, KW) and (OH, OW, F, C, KH, KW).
+    """
+    net = xn.Sequential([xn.Conv2d(2, 2, bias="map", name="conv"), xn.LayerNorm(),
+                         xn.LocallyConnected2d(2, 2, name="local"), xn.Flatten()],
+                        input_shape=(1, 4, 3), backend="numpy", dtype="float64")
+    found = loss_surface(net, np.ones((1, 1, 4, 3)), np.zeros((1, 4)), loss="mean_squared_error",
+                         points=2)
+    assert {*found.first} == {"conv.W", "local.W"}
+    for name, outputs in (("conv.W", (2,)), ("local.W", (2, 1, 2))):
+        norms = [np.linalg.norm(a.reshape(*outputs, -1), axis=-1)
+                 for a in (found.first[name], net.arrays[name].data)]
+        np.testing.assert_allclose(*norms, rtol=1e-12)
+
+
 # --- samples with dropout on ----------------------------------------------------------------------
 
 def test_samples_have_the_moments_of_predict_samples():

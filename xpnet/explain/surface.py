@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpnet.buffers import Parameter
 from xpnet.checks import expect_instance, expect_integer, expect_positive, expect_seed
 from xpnet.graph import Graph
 from xpnet.initializers import generator
@@ -32,8 +33,8 @@ def loss_surface(net: Graph, x: Any, y: Any, *, loss: Any = None, radius: float 
 
     d and e are random directions with normalised filters (Li et al. 2018, section 4): normal random
     numbers, scaled so that each output's weights d[f] have the norm of W[f]. Biases, scales and
-    shifts do not move. With radius 1 the outermost points are as far away as 0. The network is in
-    prediction mode and does not change. It takes points^2 evaluations.
+    shifts do not move. At radius 1 the largest step along one direction has the norm of W. The
+    network is in prediction mode and does not change. It takes points^2 evaluations.
 
     Args:
         net: the network.
@@ -41,7 +42,7 @@ def loss_surface(net: Graph, x: Any, y: Any, *, loss: Any = None, radius: float 
         y: targets.
         loss: that of the last fit by default.
         radius: how far the grid goes.
-        points: along each direction, an odd number puts W itself into the middle.
+        points: along each direction; an odd number puts W itself into the middle.
         seed: of the directions.
         batch_size: samples of a forward pass.
 
@@ -53,29 +54,32 @@ def loss_surface(net: Graph, x: Any, y: Any, *, loss: Any = None, radius: float 
     points = expect_integer(WHO, "points", points, 2, 1001)
     seed = expect_seed(WHO, seed)
     moved = copy.deepcopy(net)
+    parameters = _weights(moved)
     weights = {name: np.array(moved.backend.to_numpy(p.data), np.float64)
-               for name, p in _parameters(moved).items()}
-    first, second = ({name: direction(W, seed, f"{WHO} {which} {name}")
-                      for name, W in weights.items()} for which in ("first", "second"))
+               for name, p in parameters.items()}
+    first, second = ({name: direction(weights[name], p.units, seed, f"{WHO} {which} {name}")
+                      for name, p in parameters.items()} for which in ("first", "second"))
     steps = np.linspace(-radius, radius, points)
     losses = np.empty((points, points))
     for i, a in enumerate(steps):
         for j, b in enumerate(steps):
-            for name, p in _parameters(moved).items():
+            for name, p in parameters.items():
                 p.data = (weights[name] + a * first[name] + b * second[name]).astype(net.dtype)
             losses[i, j] = evaluate(moved, x, y, loss=loss, batch_size=batch_size)["loss"]
     return Surface(steps, losses, first, second)
 
 
-def _parameters(net: Graph) -> dict[str, Any]:
-    """The weights by their full names: parameters of two axes or more."""
+def _weights(net: Graph) -> dict[str, Parameter]:
+    """The weights by their full names. A bias or a scale may have several axes, too, but does not
+    decay."""
     return {f"{name}.{p.name}": p for name, layer in net.layer_names.items()
-            for p in layer.parameters if len(p.shape) > 1}
+            for p in layer.parameters if p.decay and len(p.shape) > 1}
 
 
-def direction(W: np.ndarray, seed: int, name: str) -> np.ndarray:
-    """Normal random numbers, scaled so that those of each output W[f] have its norm."""
+def direction(W: np.ndarray, units: int, seed: int, name: str) -> np.ndarray:
+    """Normal random numbers, scaled so that those of each output have the norm of its weights in
+    W. The first `units` axes are the index of the output."""
     d = generator(seed, name).standard_normal(W.shape)
-    axes = tuple(range(1, W.ndim))
+    axes = tuple(range(units, W.ndim))
     norms = [np.sqrt((a * a).sum(axis=axes, keepdims=True)) for a in (W, d)]
     return d * norms[0] / norms[1]
