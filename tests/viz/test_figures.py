@@ -230,6 +230,13 @@ def test_no_line_is_drawn_at_a_jump():
     assert np.isnan(y).sum() == 1 and {*y[~np.isnan(y)]} == {0, 1}
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", xn.Softplus(50)])
+def test_a_steep_curve_is_drawn(activation):
+    """Over a wide range a curve without jumps also has large steps from one point to the next."""
+    figure = xn.viz.show_activations(activation, low=-100, high=100)
+    assert not np.isnan(figure.axes[0].lines[0].get_ydata()).any()
+
+
 def test_an_activation_layer_of_a_network_can_be_shown():
     net = xn.Sequential([xn.LeakyReLU(0.25)], input_shape=(2,), backend="numpy")
     line = xn.viz.show_activations(net.layers[0]).axes[0].lines[0]

@@ -15,7 +15,8 @@ from xpnet.viz.figure import axes_for, bare, colour, new_figure
 from xpnet.viz.images import between_0_and_1, draw_image, expect_image
 
 POINTS = 2001       # of a curve
-JUMP = 0.05         # from one point to the next; a curve is interrupted there
+JUMP = 0.05         # the smallest jump from one point to the next that interrupts a curve
+STEEP = 4           # times the steps beside it: a smaller step belongs to a steep curve
 
 Function = str | Layer
 
@@ -28,15 +29,22 @@ def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     layer = type(layer)(**layer.config())
     layer.initialize((1,), backend="numpy", dtype="float64")
     if layer.out_shape != (1,):
-        raise ValueError("curve: expected an elementwise layer. Received: one that makes "
-                         f"{layer.out_shape[0]} values of one, {layer.who}.")
+        raise ValueError("curve: expected an elementwise layer. Received: "
+                         f"{layer.who}, with output shape {layer.out_shape} for one value.")
     y = layer.forward(x[None], mode=TRAIN)  # (1, n)
     return y[0], layer.backward(np.ones_like(y))[0]
 
 
 def without_jumps(y: np.ndarray) -> np.ndarray:
-    """y with NaN where it jumps, so that no line is drawn there."""
-    return np.where(np.abs(np.diff(y, append=y[-1])) > JUMP, np.nan, y)
+    """y with NaN where it jumps, so that no line is drawn there.
+
+    A step is compared with the steps two points before and after it, because a jump with a point
+    in its middle, such as that of the sign function, takes two steps.
+    """
+    steps = np.abs(np.diff(y, append=y[-1]))
+    beside = np.pad(steps, 2)
+    jumps = (steps > JUMP) & (steps > STEEP * np.maximum(beside[:-4], beside[4:]))
+    return np.where(jumps, np.nan, y)
 
 
 def show_activations(activations: Function | Sequence[Function], *, low: float = -5.0,
