@@ -125,10 +125,10 @@ def boxes_of(net: Graph) -> list[Box]:
         if layer.parameters:
             note = "shared" if node.use > 1 else f"{row.parameters:,} parameters"
         boxes.append(Box(row.name, row.kind, _shape(node), note, _colour(layer), repr(layer),
-                          tuple(number[parent] for parent in node.parents)))
+                         tuple(number[parent] for parent in node.parents)))
     names = ("",) if net.outs.single else net.outs.names
     boxes += [Box("output" if name in ("", "output") else f"output {name}", "", _shape(node), "",
-                   PORT, f"the output {name or node.name}", (number[node],))
+                  PORT, f"the output {name or node.name}", (number[node],))
               for name, node in zip(names, net.outs.nodes)]
     return boxes
 
