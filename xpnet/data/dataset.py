@@ -289,7 +289,7 @@ class Dataset:
         known = self.labels is not None and self.classes is not None
         titles = ([self.classes[k] for k in self.labels[some]] if known   # type: ignore[index]
                   else [f"{i:,}" for i in some])
-        return figure_of(x, titles, columns)
+        return figure_of("Dataset.show", x, titles, columns)
 
     def _host(self, a: Array) -> np.ndarray:
         return np.asarray(a) if self.xp is np else self.xp.asnumpy(a)

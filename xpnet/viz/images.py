@@ -114,6 +114,10 @@ def show_images(images: Any, titles: Sequence[str] | None = None, *, columns: in
         images: (N, C, H, W) or a list of images (C, H, W) or (H, W): uint8, or floats from 0 to 1.
         titles: a text for each.
         columns: the images of a row.
+
+    Raises:
+        ValueError: an image has other axes, or the titles are not one for each.
+        ImportError: matplotlib is not installed.
     """
     who = "show_images"
     given = [*images] if isinstance(images, np.ndarray) and images.ndim > 2 else items(images)
@@ -123,12 +127,12 @@ def show_images(images: Any, titles: Sequence[str] | None = None, *, columns: in
     texts = [""] * len(arrays) if titles is None else items(titles)
     if not texts or len(texts) != len(arrays) or not all(isinstance(text, str) for text in texts):
         raise wrong(who, f"a title for each of {len(arrays)} images", "titles", titles)
-    return figure_of(arrays, texts, expect_integer(who, "columns", columns))
+    return figure_of(who, arrays, texts, expect_integer(who, "columns", columns))
 
 
-def figure_of(images: Any, titles: Sequence[str], columns: int) -> Any:
+def figure_of(who: str, images: Any, titles: Sequence[str], columns: int) -> Any:
     """A matplotlib Figure of images (N, C, H, W) with values from 0 to 1, a title above each."""
-    figure, axes = grid_of("show", len(images), columns, 1.5, 1.75)
+    figure, axes = grid_of(who, len(images), columns, 1.5, 1.75)
     for ax, image, text in zip(axes, images, titles):
         draw_image(ax, image, text if len(text) <= LONGEST else text[:LONGEST - 3] + "...")
     return figure
