@@ -61,8 +61,8 @@ def receptive_field(net: Graph, layer: str, at: tuple[int, int] | None = None
 def _unit(node: Node, at: tuple[int, int] | None) -> tuple[Span, Span]:
     if len(node.shape) != 3:
         if at is not None:
-            raise wrong(WHO, f"at to be None for {node.name}, whose output is no maps", "at", at)
-        return (0, 1), (0, 1)           # features have no places
+            raise wrong(WHO, f"at to be None for {node.name}, whose output has no maps", "at", at)
+        return (0, 1), (0, 1)           # features have no positions
     _, H, W = node.shape
     place = [H // 2, W // 2] if at is None else items(at)
     if not (place and len(place) == 2 and is_integer(place[0], 0, H - 1)
@@ -82,7 +82,7 @@ def _around(a: tuple[Span, Span], b: tuple[Span, Span]) -> tuple[Span, Span]:
 
 
 def _read(node: Node, parent: Node, field: tuple[Span, Span]) -> tuple[Span, Span]:
-    """The rows and columns of a parent that these of a node depend on."""
+    """The rows and columns of a parent that those of a node depend on."""
     layer = node.layer
     assert layer is not None
     if len(parent.shape) != 3:

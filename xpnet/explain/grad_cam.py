@@ -14,8 +14,8 @@ WHO = "grad_cam"
 
 
 def grad_cam(net: Graph, x: Any, target: Any = None, *, layer: str | None = None) -> np.ndarray:
-    """L[n] = max(0, sum over k of a[n, k] A[n, k]), with a[n, k] = the mean over positions of
-    dS / dA[n, k].
+    """The Grad-CAM map L[n] = max(0, sum over k of a[n, k] A[n, k]), with a[n, k] = the mean over
+    positions of dS / dA[n, k].
 
     A (N, K, H', W') are the feature maps of the layer, S is the class score: the network's output,
     or what its last softmax reads. L (N, H', W') has the size of the maps, and is enlarged when it

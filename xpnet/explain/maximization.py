@@ -32,19 +32,19 @@ def maximize(net: Graph, layer: str, unit: int | tuple[int, ...], *, steps: int 
     """An input x that maximises a unit's value a(x), by gradient ascent from noise, and the values
     on the way.
 
-        x = (1 - decay) (x + lr |x| g / |g|), g = da/dx, |x| the root of the number of elements
+        x <- (1 - decay) (x + lr sqrt(D) g / |g|), g = da/dx, D the number of elements of x
 
-    so that each step moves every element by lr on average, and `decay` keeps x near 0 (Simonyan et
-    al. 2014, equation 1; Erhan et al. 2009). The network is in prediction mode.
+    The root mean square of a step is lr, and `decay` keeps x near 0 (Simonyan et al. 2014, equation
+    1; Erhan et al. 2009). The network is in prediction mode.
 
     Args:
         net: a network with one input.
         layer: the name of a layer, as `summary` shows it.
         unit: the index of the unit in the layer's output. For feature maps a channel alone is the
             mean over its positions.
-        steps: of the ascent.
-        lr: how far a step goes.
-        decay: how much of x each step takes away.
+        steps: the number of steps.
+        lr: the root mean square of a step.
+        decay: the part of x that each step takes away.
         seed: of the noise.
 
     Returns:

@@ -17,8 +17,8 @@ WHO = "occlusion"
 
 def occlusion(net: Graph, x: Any, target: int | None = None, *, size: int = 3, stride: int = 1,
               fill: float = 0.0, batch_size: int = 256) -> np.ndarray:
-    """D[i, j] = S(x) - S(x with a square at row i stride, column j stride covered), for the score
-    S of a class: large where the score depends on what was covered.
+    """The occlusion map D[i, j] = S(x) - S(x[i, j]) of a class score S: x[i, j] is x with a covered
+    square, whose first pixel is (i stride, j stride). D is large where the score depends on it.
 
     x (C, H, W) -> D (OH, OW), OH = (H - size) // stride + 1. The score is the network's output, or
     what its last softmax reads. It takes OH OW + 1 predictions. Zeiler and Fergus 2014,

@@ -18,7 +18,7 @@ SIGNED = "PuOr"         # of values around 0, which is white
 def new_figure(who: str, width: float, height: float) -> Any:
     """An empty matplotlib Figure of this size in inches.
 
-    It is not made by pyplot: it needs no window, and has not to be closed. A notebook shows it
+    It is not made by pyplot: it needs no window, and need not be closed. A notebook shows it
     through `_repr_png_`.
 
     Raises:

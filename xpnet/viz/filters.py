@@ -101,7 +101,7 @@ def show_feature_maps(net: Graph, x: Any, layers: Sequence[str] | None = None, *
         most: the maps of each layer that are shown: the first ones.
 
     Raises:
-        ValueError: a layer does not exist or its output is no maps, or x does not fit.
+        ValueError: a layer does not exist or its output is not maps, or x does not fit.
         ImportError: matplotlib is not installed.
     """
     who = "show_feature_maps"

@@ -54,7 +54,8 @@ def show_spread(net: Graph, x: Any, *, samples: int = 200, loss: Any = None, mos
     for k, output in enumerate(chosen):
         text = f"{labels[output]}: {y[:, output].mean():.2f} ± {y[:, output].std():.2f}"
         axes.hist(y[:, output], bins=edges, histtype="stepfilled", linewidth=2, label=text,
-                  edgecolor=colour(k), facecolor=to_rgba(colour(k), 0.2), linestyle=STYLES[k % 4])
+                  edgecolor=colour(k), facecolor=to_rgba(colour(k), 0.2),
+                  linestyle=STYLES[k % len(STYLES)])
     axes.set(xlabel="prediction", ylabel=f"of {samples:,} predictions")
     axes.legend(title="mean ± standard deviation", fontsize=8)
     return axes.figure

@@ -22,7 +22,7 @@ def show_window(window: Window, size: int | tuple[int, int], at: tuple[int, int]
     """A diagram of a window: the input with its padding on the left, the output on the right.
 
     The elements that the output element `at` reads are orange, the output element itself is dark
-    green. Padding has dashed lines. A dot marks the first tap of each window, so that the stride
+    green. Padding has dotted lines. A dot marks the first tap of each window, so that the stride
     can be seen. In the manner of Dumoulin and Visin 2016.
 
     Args:
@@ -56,7 +56,7 @@ def show_window(window: Window, size: int | tuple[int, int], at: tuple[int, int]
             inside = 0 <= y < H and 0 <= x < W
             tap = (y, x) in reads
             _cell(axes, x + left, y + top + drop_in, TAP if tap else INPUT if inside else PADDING,
-                  dashed=not inside)
+                  dotted=not inside)
     for y in range(OH):
         for x in range(OW):
             chosen = (y, x) == tuple(place)
@@ -80,10 +80,10 @@ def taps(window: Window, at: tuple[int, int]) -> set[tuple[int, int]]:
             for i in range(window.kernel[0]) for j in range(window.kernel[1])}
 
 
-def _cell(axes: Any, x: float, y: float, fill: str, dashed: bool = False) -> None:
+def _cell(axes: Any, x: float, y: float, fill: str, dotted: bool = False) -> None:
     from matplotlib.patches import Rectangle
     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=fill, edgecolor=LINE, linewidth=0.8,
-                             linestyle=":" if dashed else "-"))
+                             linestyle=":" if dotted else "-"))
 
 
 def _text(window: Window, H: int, W: int, OH: int, OW: int) -> str:
