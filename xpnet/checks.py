@@ -105,12 +105,12 @@ def is_plain_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not CONTROL.search(value)
 
 
-def expect_class_names(who: str, classes: Any) -> tuple[str, ...]:
-    """Names of classes as a tuple."""
+def expect_class_names(who: str, classes: Any, name: str = "classes") -> tuple[str, ...]:
+    """Names of classes as a tuple; `name` is that of the argument."""
     names = items(classes)
     if not names or not all(map(is_plain_name, names)) or len({*names}) < len(names):
-        raise wrong(who, "classes to be names, all different, each in one line of at most "
-                    f"{LONGEST_NAME} characters", "classes", classes)
+        raise wrong(who, f"{name} to be names, all different, each in one line of at most "
+                    f"{LONGEST_NAME} characters", name, classes)
     return tuple(map(str, names))
 
 

@@ -138,6 +138,7 @@ def test_inputs_that_units_respond_to():
     (lambda: xn.viz.show_receptive_field(NET, X[0, :, 1:], "conv1"), r"x of shape \(1, 8, 8\)"),
     (lambda: xn.viz.show_confusion(SCORES, TARGET[:2]), "labels like the targets"),
     (lambda: xn.viz.show_confusion(SCORES, TARGET, names=["a"]), "classes to be an int"),
+    (lambda: xn.viz.show_confusion(SCORES, TARGET, names=3), "names to be names, all .*names=3"),
     (lambda: xn.viz.show_mistakes(X[:2], SCORES, TARGET), "x of 5 images"),
     (lambda: xn.viz.show_mistakes(X, SCORES.argmax(1), TARGET), r"y of scores \(N, K\)"),
     (lambda: xn.viz.show_mistakes(X, SCORES, SCORES.argmax(1)), "a wrong prediction"),
@@ -146,7 +147,7 @@ def test_inputs_that_units_respond_to():
     (lambda: xn.viz.show_heat(X[0], X[0]), "values of shape"),
     (lambda: xn.viz.show_maximization(NET, "linear1", []), "units to be numbers of units"),
     (lambda: xn.viz.show_maximization(NET, "linear1", [3]), "unit to be the index of a unit"),
-    (lambda: xn.viz.show_maximization(NET, "linear1", [1], names=[]), "classes to be names"),
+    (lambda: xn.viz.show_maximization(NET, "linear1", [1], names=[]), "names to be names, all"),
 ])
 def test_wrong_arguments(call, said):
     with pytest.raises((ValueError, TypeError), match=f"^\\w+: .*expected .*{said}|^{said}"):

@@ -40,7 +40,7 @@ def draw_boxes(image: Any, boxes: Any, labels: Any = None, scores: Any = None, *
     boxes = expect_boxes(WHO, "boxes", boxes)
     classes = None if labels is None else expect_labels(WHO, "labels", labels, len(boxes))
     certain = None if scores is None else expect_per_box(WHO, "scores", scores, len(boxes))
-    texts = None if names is None else expect_class_names(WHO, names)
+    texts = None if names is None else expect_class_names(WHO, names, "names")
     if texts and classes is not None and classes.size and classes.max() >= len(texts):
         raise ValueError(f"{WHO}: expected a name for each class. Received: {len(texts)} names for "
                          f"class {classes.max()}.")

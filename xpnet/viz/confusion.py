@@ -35,7 +35,7 @@ def show_confusion(y: Any, target: Any, *, names: Sequence[str] | None = None, a
     """
     who = "show_confusion"
     C = confusion_matrix(y, target, classes=None if names is None else len(
-        expect_class_names(who, names)))
+        expect_class_names(who, names, "names")))
     K = len(C)
     labels = names_of(who, names, K)
     parts = C / np.maximum(C.sum(axis=1, keepdims=True), 1)

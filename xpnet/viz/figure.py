@@ -69,7 +69,7 @@ def names_of(who: str, names: Any, count: int, what: str = "", net: Any = None) 
         names = own
     if names is None:
         return [f"{what} {k}".strip() for k in range(count)]
-    found = expect_class_names(who, names)
+    found = expect_class_names(who, names, "names")
     if len(found) != count:
         raise ValueError(f"{who}: expected {count} names. Received: {len(found)}.")
     return list(found)
