@@ -16,7 +16,7 @@ PARTS = re.compile(r"^```python\n(.*?)^```$|^!\[[^\]]*\]\(([^)]+\.png)\)$",
 
 
 def draw(page: Path) -> list[Path]:
-    """The files that were written."""
+    """Draw the images of a page, and return their files."""
     names: dict[str, Any] = {}
     written = []
     for code, picture in PARTS.findall(page.read_text(encoding="utf-8")):

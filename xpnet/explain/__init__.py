@@ -1,4 +1,4 @@
-"""What in an input a value of a network depends on, as functions of arrays; xpnet.viz draws them.
+"""Which parts of an input a value of a network depends on, as arrays; xpnet.viz draws them.
 
     M = xn.explain.saliency(net, x)             # (N, H, W), for images (N, C, H, W)
     L = xn.explain.grad_cam(net, x, target=3)   # (N, H', W')

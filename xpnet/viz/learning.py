@@ -59,8 +59,8 @@ def show_statistics(record: RunningStatistics, layer: str, *, most: int = 6) -> 
     """A figure of the running mean and standard deviation of a batch norm over the steps of a
     training: a line for each channel.
 
-    While the layers below still change, the statistics move: what Ioffe and Szegedy 2015 call
-    internal covariate shift.
+    They begin at mean 0 and variance 1. After the first steps they move while the layers below
+    change: what Ioffe and Szegedy 2015 call internal covariate shift.
 
     Args:
         record: the callback that recorded them, see xn.RunningStatistics.
