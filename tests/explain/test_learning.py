@@ -136,6 +136,13 @@ def test_the_record_has_the_running_statistics():
     assert record.steps == [3, 6, 9, 12]
 
 
+def test_a_further_training_counts_all_batches_of_the_earlier_one():
+    """Of its 6 batches, the last two are not recorded."""
+    record = xn.RunningStatistics(every=4)
+    fit(record, fit(record))
+    assert record.steps == [4, 10]
+
+
 def test_a_resumed_training_has_the_same_record(tmp_path):
     class Fails(xn.Callback):
         fails = True
