@@ -117,14 +117,14 @@ def test_damaged_files(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("name, remedy", [
-    ("x.npz", "; read it with np.load, and pass the arrays to net.fit."),
-    ("x.npy", "; read it with np.load, and pass the arrays to net.fit."), ("x.csv", "."),
+    ("x.npz", "; read a file of NumPy with np.load, and pass the arrays to net.fit"),
+    ("x.npy", "; read a file of NumPy with np.load, and pass the arrays to net.fit"), ("x.csv", ""),
 ])
 def test_arrays_of_numpy_are_no_csv_file(tmp_path, name, remedy):
     with open(tmp_path / name, "wb") as file:
         (np.save if name.endswith(".npy") else np.savez)(file, np.zeros(3))
     with pytest.raises(ValueError, match=f"^csv_images '.*{name}': expected a CSV file, which is "
-                                         f"text. Received: a file of another format{remedy}$"):
+                                         f"text{remedy}. Received: a file of another format.$"):
         csv_images(tmp_path / name)
 
 

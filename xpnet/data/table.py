@@ -20,7 +20,7 @@ from xpnet.io.files import name_of
 WHO = "csv_images"
 LONGEST = 1 << 22           # bytes of a line
 CHUNK = 1 << 22             # bytes of lines that are converted at a time
-REMEDY = "; read it with np.load, and pass the arrays to net.fit"
+REMEDY = "; read a file of NumPy with np.load, and pass the arrays to net.fit"
 
 
 def csv_images(path: str | os.PathLike[str], *, test: str | os.PathLike[str] | None = None,
@@ -105,8 +105,9 @@ def _read(path: Path, shape: Sequence[int] | None, label: str | int | None, must
         if first is None:
             raise ValueError(f"{who}: expected a row for each image. Received: an empty file.")
         if "\0" in first:
-            raise ValueError(f"{who}: expected a CSV file, which is text. Received: a file of "
-                             "another format" + REMEDY * (formats.of_name(path) == "NumPy") + ".")
+            remedy = REMEDY if formats.of_name(path) == "NumPy" else ""
+            raise ValueError(f"{who}: expected a CSV file, which is text{remedy}. Received: a file "
+                             "of another format.")
         columns, has_names = _columns(first, shape, label, must, who)
         shape = _shape(len(columns.pixels), shape, who)
         for chunk in _chunks(lines, [] if has_names else [first]):
