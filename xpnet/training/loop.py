@@ -126,8 +126,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             the same.
         parallel: True, if mpiexec started several processes that call this function with the same
             arguments: they share the work of each batch. Or a Communicator, or a DataParallel,
-            which has the settings. Steps are captured only with an NCCLCommunicator. If one process
-            fails, all end.
+            which has the settings. Steps are captured with an NCCLCommunicator only, and not with
+            sync=True. If one process fails, all end.
     """
     net.expect_whole("fit")
     shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
