@@ -73,7 +73,8 @@ def samples_of(net: Graph, x: Any, samples: int = 50, *, loss: Any = None) -> An
     spread, with the same masks: (T, N, ...); for several outputs a list or dict.
 
     Args:
-        x: batch-first samples (N, ...), one batch.
+        x: batch-first samples (N, ...), which are one batch: the masks are those of
+            `predict_samples` if its batch_size is N or larger.
         samples: number of predictions, T.
         loss: that of the last `fit` by default.
 
