@@ -41,8 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=128, help="samples of a step (default: 128)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2], metavar="P",
                         help="numbers of processes, powers of two (default: 2)")
-    parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--pieces", type=int, default=4, help="of the gradients (default: 4)")
+    parser.add_argument("--shards", type=int, default=4, help="of each batch (default: 4)")
+    parser.add_argument("--pieces", type=int, default=4,
+                        help="of the gradients, in the rows named so (default: 4)")
     parser.add_argument("--steps", type=int, default=8, help="in each round (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="of all rows in turn (default: 3)")
     parser.add_argument("--backend", default="auto")

@@ -43,8 +43,9 @@ class Captured:
     """A function whose launches are recorded in its third call; each later call is one launch.
 
     If the function cannot be recorded, `failure` says why, failed(failure) is called once, and the
-    function runs without a graph. `fn`, `failed` and `agree` must not refer to this object: the
-    memory of the graph is to be freed when the last reference is dropped.
+    function runs without a graph. `agree` is that of Backend.capture. `fn`, `failed` and `agree`
+    must not refer to this object: the memory of the graph is to be freed when the last reference is
+    dropped.
     """
 
     def __init__(self, backend: CupyBackend, fn: Callable[[], Any],

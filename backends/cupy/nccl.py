@@ -80,7 +80,7 @@ class Nccl:
                               self._nccl.NCCL_SUM, self._stream())
 
     def abort(self) -> None:
-        """End what is waiting for other ranks; no exchange is possible afterwards."""
+        """End the exchanges that wait for other ranks; no exchange is possible afterwards."""
         self._ranks.abort()
 
     def _stream(self) -> int:
@@ -101,13 +101,13 @@ class StreamSender:
             self._event = cuda.Event(disable_timing=True)
 
     def send(self, work: Callable[[], object]) -> None:
-        """Launch work() behind what the current stream has launched so far."""
+        """Launch work() after what the current stream has launched so far."""
         self._stream.wait_event(self._current().record(self._event))
         with self._stream:
             work()
 
     def wait(self) -> None:
-        """What the current stream launches from now on comes after all that was sent."""
+        """Let the current stream wait for all that was sent, before its next launch."""
         self._current().wait_event(self._stream.record(self._event))
 
     def _current(self) -> Any:

@@ -1,7 +1,7 @@
 """An NCCL without GPUs: the module cupy.cuda.nccl for ranks that are threads, each of which has a
 pretended GPU of its own, see fake_cupy.py.
 
-    with pretended_ranks(folder, 2) as backends: ...
+    with pretended_ranks(folder, 2) as (backends, module): ...
 
 A call puts work into the queue of its stream. When that is run, it waits for the same call of the
 other ranks. What NCCL forbids raises: calls that differ between ranks, by whether they were

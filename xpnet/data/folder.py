@@ -221,6 +221,7 @@ def _converted(folder: Path, pictures: list[_Picture], settings: _Settings) -> s
     key = stored.digest([*about, [picture[1:] for picture in pictures]])
     start = stored.digest(about)[:16]
     path = None if settings.place is None else settings.place / f"{start}-{key[:16]}.pixels"
+
     def kept() -> stored.Images | None:
         found = None if path is None else stored.load(path, key, settings.shape, len(pictures))
         return None if found is not None and found.skipped and not settings.skip else found

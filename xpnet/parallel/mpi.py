@@ -17,7 +17,7 @@ from xpnet.parallel.overlap import ThreadSender
 VARIABLES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
 
 FORWARDING = 0.3        # seconds for mpiexec to show a message before the processes end
-PATIENCE = 0.6          # seconds that other ranks wait: of an error of all, rank 0 shows it
+PATIENCE = 0.6          # seconds that other ranks wait, so that rank 0 shows an error of all ranks
 
 
 def launched() -> bool:

@@ -104,7 +104,7 @@ def _expect_gpu(backend: Backend) -> CupyBackend:
 
 
 def _expect_usable(every: list[dict[str, Any]]) -> None:
-    """BackendError if a rank has failed, or if two ranks have the same GPU, by what all say."""
+    """Raise BackendError if a rank has failed, or if two ranks have the same GPU."""
     owners: dict[tuple[int, str], int] = {}
     for rank, facts in enumerate(every):
         if "error" in facts:

@@ -91,7 +91,7 @@ def add_moments(a: np.ndarray, b: np.ndarray) -> None:
 
         n = n[a] + n[b],  mean = mean[a] + d n[b] / n,  S = S[a] + S[b] + d^2 n[a] n[b] / n
 
-    The mean of equal means has their bits. Chan, Golub and LeVeque 1979, eq. 2.1.
+    If the two means are equal, the result has the same bits. Chan, Golub and LeVeque 1979, eq. 2.1.
     """
     n = a[:, 0] + b[:, 0]
     share = b[:, 0] / np.maximum(n, 1)

@@ -34,7 +34,7 @@ def network_facts(net: Graph, slots: Sequence[Array] = ()) -> dict[str, Any]:
     graph = [f"{node.name}({', '.join(parent.name for parent in node.parents)})"
              for node in net.nodes]
     backend = net.backend.name.partition(":")[0]
-    versions = {name: sys.modules[name].__version__     # importing xpnet would be a circle
+    versions = {name: sys.modules[name].__version__     # importing xpnet would be circular
                 for name in ("xpnet", "numpy", backend) if name in sys.modules}
     return {**{f"layer {name}": _settings(layer) for name, layer in net.layer_names.items()},
             "network": graph, "inputs": [list(node.shape) for node in net.in_nodes],

@@ -260,7 +260,7 @@ class ShardedStep:
         figures[:, 0] *= shares / self._counted(figures)
 
     def _exchange(self, total: Sums) -> None:
-        """Add the sums of all ranks; by the host, what they ask for, too."""
+        """Add the sums of all ranks; without NCCL, also what the ranks ask for."""
         backend, host = self.run.net.backend, total
         if self._by_nccl:
             assert self._sender is not None
