@@ -66,6 +66,17 @@ def test_a_difference_is_named_on_every_rank(change, message):
         raise ValueError(messages[0])
 
 
+def test_the_address_of_an_argument_is_no_difference():
+    """Each rank has an object of its own in a layer."""
+    class Holds(xn.Dropout):
+        def __init__(self, thing: object) -> None:
+            super().__init__(0.1)
+            self.thing = thing
+
+    found = in_threads(2, lambda communicator: fit(communicator, with_layers(Holds(object()))))
+    assert found[0]["loss"] == found[1]["loss"]
+
+
 @pytest.mark.parametrize("name", ["xpnet", "numpy"])
 def test_other_versions_are_refused(name):
     """The ranks are threads, so one is given facts of another version."""

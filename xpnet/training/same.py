@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +44,9 @@ def network_facts(net: Graph, slots: Sequence[Array] = ()) -> dict[str, Any]:
 
 
 def _settings(layer: Layer) -> str:
-    return (described(layer) + ("" if layer.trainable else ", frozen")
+    # An object without a repr of its own shows its address, which differs between processes.
+    text = re.sub(r" at 0x[0-9A-Fa-f]+", "", described(layer))
+    return (text + ("" if layer.trainable else ", frozen")
             + ("" if layer.lr_scale == 1 else f", lr_scale={layer.lr_scale:g}"))
 
 
