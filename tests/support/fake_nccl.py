@@ -26,6 +26,7 @@ from fake_memory import Memory
 from fake_streams import Gpus, Stream
 
 from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.parallel import Communicator, NCCLCommunicator, in_threads
 
 ID = 128                # bytes
 TIMEOUT = 30.0          # seconds that a rank waits for the others
@@ -218,3 +219,18 @@ def pretended_ranks(folder: Path, size: int, *, late: Callable[[Stream], bool] =
         del sys.modules["cupy.cuda"]
         if before is not None:
             sys.modules["cupy.cuda"] = before
+
+
+def in_gpus(backends: list[Any], work: Callable[[NCCLCommunicator], Any]) -> list[Any]:
+    """What work(communicator) returns for each rank."""
+    def run(communicator: Communicator) -> Any:
+        backend = backends[communicator.rank]
+        with backend.scope():
+            communicator = NCCLCommunicator(communicator, backend=backend)
+            try:
+                return work(communicator)
+            except BaseException as error:
+                communicator.abort(error)
+                raise
+
+    return in_threads(len(backends), run)
