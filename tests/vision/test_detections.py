@@ -218,6 +218,7 @@ def test_the_command_takes_darknets_files(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for wrong, message in ((command[:4], "expected --weights, the weights file of a.cfg"),
                            ([*command, "--names", "a.cfg"], "--names to have 2 lines, one for "),
+                           ([*command, "--layers", "a.py"], "--layers for a saved network as "),
                            ([*command, "--names", "none"], "expected --names to be a text file. "),
                            (["detect", "a.png", "--model", "b.safetensors", "--weights", "a"],
                             "expected --weights for a cfg file of Darknet as --model. Received:")):

@@ -68,6 +68,9 @@ def _network(options: argparse.Namespace) -> Network:
     if options.weights is None:
         raise ValueError(f"{WHO}: expected --weights, the weights file of {options.model}. "
                          "Received: none.")
+    if options.layers is not None:
+        raise ValueError(f"{WHO}: expected --layers for a saved network as --model. Received: "
+                         f"--model {options.model}.")
     net = load_darknet(options.model, options.weights, backend=options.backend)
     net.scale = 255
     return net
