@@ -105,6 +105,14 @@ def test_the_error_of_a_rank_ends_all():
     assert len(ended) == 2 and all("rank 1 failed (of rank 1)" in text for text in ended)
 
 
+def test_a_rank_that_waits_too_long_is_an_error(monkeypatch):
+    """Rank 1 returns without the exchange that rank 0 waits for."""
+    monkeypatch.setattr("xpnet.parallel.threads.TIMEOUT", 0.05)
+    with pytest.raises(Aborted, match="in_threads: expected every rank to exchange within 0.05 "
+                                      "seconds. Received: rank 0 waited longer."):
+        in_threads(2, lambda communicator: communicator.wait() if communicator.rank == 0 else None)
+
+
 @pytest.mark.parametrize("mine, masks, threads", [
     ([0, 1, 2, 3], [[0, 1, 2, 3]] * 2, 2), ([0, 1], [[0, 1]] * 4, 1), ([2, 3], [[0, 1], [2, 3]], 2),
     ([0, 1, 2], [[0, 1, 2]] * 3, 1), ([0, 1, 2, 3], [[0, 1, 2, 3], [3]], 3), ([5], [[5]], 1),

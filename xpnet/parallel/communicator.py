@@ -18,7 +18,7 @@ Add = Callable[[np.ndarray, np.ndarray, int], None]
 
 
 class Aborted(RuntimeError):            # noqa: N818 - the error is that of another rank
-    """Another rank has failed, so this one cannot go on."""
+    """Another rank has failed, or does not exchange, so this one cannot go on."""
 
 
 class Communicator:

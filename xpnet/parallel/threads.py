@@ -43,7 +43,10 @@ class ThreadCommunicator(Communicator):
         try:
             self._board.barrier.wait()
         except threading.BrokenBarrierError:
-            rank, error = self._board.errors[0] if self._board.errors else (None, "it waited")
+            if not self._board.errors:
+                raise Aborted(f"in_threads: expected every rank to exchange within {TIMEOUT:g} "
+                              f"seconds. Received: rank {self.rank} waited longer.") from None
+            rank, error = self._board.errors[0]
             raise Aborted(f"rank {self.rank}: ended, because rank {rank} failed ({error})"
                           ) from None
 
@@ -68,7 +71,8 @@ class ThreadCommunicator(Communicator):
 
 def in_threads(size: int, work: Callable[[Communicator], Any]) -> list[Any]:
     """Call work(communicator) in `size` threads, one for each rank, and return what they return, in
-    the order of the ranks. If a rank fails, its error is raised here.
+    the order of the ranks. If a rank fails, its error is raised here, and Aborted if one waits for
+    the others longer than 10 minutes.
 
         import xpnet.parallel
         results = xpnet.parallel.in_threads(4, lambda comm: train(parallel=comm))
@@ -82,8 +86,9 @@ def in_threads(size: int, work: Callable[[Communicator], Any]) -> list[Any]:
         communicator = ThreadCommunicator(rank, board)
         try:
             results[rank] = work(communicator)
-        except Aborted:
-            pass                        # because of the error that is raised below
+        except Aborted as error:
+            if not board.errors:        # no other rank has failed: this one waited too long
+                communicator.abort(error)
         except BaseException as error:
             communicator.abort(error)
 
