@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from darknet_reference import Reference, arrays, largest_error, randomized, save
 
 import xpnet as xn
 from xpnet.io import darknet
+from xpnet.io.darknet.weights import Header
 
 NET = "[net]\ninputs=5\ntime_steps=7\n"
 LSTM = NET + "[lstm]\noutput=4\n"
@@ -130,6 +132,15 @@ def test_files_whose_order_is_not_known_are_refused(version, tmp_path):
                                          r"whose order of the arrays of \[gru\] is known. "
                                          rf"Received: version {said} in .*a.weights"):
         xn.io.load_darknet(tmp_path / "net.cfg", tmp_path / "a.weights", backend="numpy")
+
+
+def test_a_network_of_another_version_is_refused_before_anything_is_written(tmp_path):
+    """As read with `cutoff` before the [gru]."""
+    net = network(GRU)
+    net.darknet = replace(net.darknet, header=Header((0, 1, 0)))
+    with pytest.raises(ValueError, match=r"^save_darknet: expected .* of version 0.2.0"):
+        xn.io.save_darknet(net, tmp_path / "a.cfg", tmp_path / "a.weights")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(("text", "expected"), [

@@ -162,12 +162,15 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = Non
     if missing:
         raise ValueError(f"{who}: expected the arrays of the cfg file. Received: a network without "
                          f"{missing[0]}.")
-    write_atomically(cfg, config.text().encode(), who=who)
+    content: list[bytes] = []
     if weights is not None:
         arrays = {name: net.backend.to_numpy(held[ours].data)
                   for name, ours in names.items() if ours in held}
         arrays |= {array.name: np.zeros(array.shape, np.float32)        # biases that are left out
                    for array in stored if not array.merged and array.name not in arrays}
         arrays |= recurrent.split(arrays, stored)
-        stored = recurrent.ordered(stored, header.version, weights)
-        write_atomically(weights, [*weights_file.pieces(header, stored, arrays)], who=who)
+        stored = recurrent.ordered(stored, header.version, weights, who=who)
+        content = [*weights_file.pieces(header, stored, arrays)]
+    write_atomically(cfg, config.text().encode(), who=who)      # nothing can be refused any more
+    if weights is not None:
+        write_atomically(weights, content, who=who)

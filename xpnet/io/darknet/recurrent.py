@@ -69,7 +69,8 @@ def version_of(stored: Sequence[Stored], default: Version) -> Version:
     return FIRST if any(array.gate for array in stored) else default
 
 
-def ordered(stored: Sequence[Stored], version: Version, path: object) -> list[Stored]:
+def ordered(stored: Sequence[Stored], version: Version, path: object, *, who: str = WHO
+            ) -> list[Stored]:
     """The arrays in the order of a file of this version.
 
     Raises ValueError if the order of an [lstm] or [gru] is not known.
@@ -78,19 +79,19 @@ def ordered(stored: Sequence[Stored], version: Version, path: object) -> list[St
     for _, group in groupby(stored, key=lambda array: array.section.index):
         arrays = [*group]
         if arrays[0].gate:
-            order = _order(arrays[0].section, version, path)
+            order = _order(arrays[0].section, version, path, who)
             arrays.sort(key=lambda array: order.index(array.gate))      # noqa: B023
         found += arrays
     return found
 
 
-def _order(section: Section, version: Version, path: object) -> tuple[str, ...]:
+def _order(section: Section, version: Version, path: object, who: str) -> tuple[str, ...]:
     orders = dict(ORDERS[section.kind])
     if section.kind == "gru" and section.integer("tanh", 0):        # which later forks do not have
         del orders[LATER]
     if version not in orders:
         known = " or ".join(".".join(map(str, one)) for one in orders)
-        raise ValueError(f"{WHO}: expected a weights file of version {known}, whose order of the "
+        raise ValueError(f"{who}: expected a weights file of version {known}, whose order of the "
                          f"arrays of [{section.kind}] is known. Received: version "
                          f"{'.'.join(map(str, version))} in {path}.")
     return orders[version]
