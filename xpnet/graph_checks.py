@@ -59,17 +59,21 @@ def expect_distinct_names(who: str, ins: Ports, nodes: Sequence[Node]) -> None:
 
 
 def expect_softmax_once(nodes: Sequence[Node]) -> None:
-    """ValueError if the input of a softmax is the output of another one."""
+    """ValueError if the input of a softmax is the output of another one; all nodes of a graph in
+    the order of computation."""
+    found: set[Node] = set()                # as in softmax_below, but each node is looked at once
     for node in nodes:
-        if isinstance(node.layer, Softmax | LogSoftmax) and softmax_below(node.parents[0]):
+        below = bool(node.parents) and node.parents[0] in found
+        if below and isinstance(node.layer, Softmax | LogSoftmax):
             raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
                              "Received: an input that is one already.")
+        if isinstance(node.layer, Softmax) or below and isinstance(node.layer, Dropout | Flatten):
+            found.add(node)
 
 
 def softmax_below(node: Node) -> bool:
     """Whether the value is a softmax's output, perhaps flattened or with elements dropped."""
-    while (node.layer is not None and len(node.parents) == 1
-           and isinstance(node.layer, Dropout | Flatten)):
+    while isinstance(node.layer, Dropout | Flatten):
         node = node.parents[0]
     return isinstance(node.layer, Softmax)
 

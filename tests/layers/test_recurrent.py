@@ -491,14 +491,6 @@ class Wrong(xn.ElmanCell):
         return self.wrong[1](*super().backward(dy, accumulate))
 
 
-def test_a_cell_may_have_more_arguments_with_defaults():
-    class Tuned(xn.ElmanCell):
-        def build(self, x, state, factor=2.0):
-            return super().build(x, state)
-
-    assert xn.RNN(Tuned(2)).initialize((3, 4)).out_shape == (2,)
-
-
 GRADIENTS = ("expected backward of the cell to return two gradients, dx (3, N) and dstate (2, N). "
              "Received: ")
 

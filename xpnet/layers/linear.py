@@ -44,7 +44,8 @@ class Linear(Activated):
 
     def __init__(self, units: int, *, bias: bool = True, activation: str | None = None,
                  init: str | None = None, name: str | None = None) -> None:
-        elementwise = None if activation == "softmax" else activation
+        softmax = isinstance(activation, str) and activation == "softmax"
+        elementwise = None if softmax else activation
         super().__init__(elementwise, name=name)
         self.activation = activation
         self.units = self.expect_integer("units", units)

@@ -125,13 +125,10 @@ class RNN(Stateful):
         if state_shapes not in ((), (state,)):
             raise ValueError(f"{self.who}: expected a sequence, and perhaps a first state of shape "
                              f"{state}. Received: first states of shapes {list(state_shapes)}.")
-        takes = signature(self.cell.build)
-        try:
-            takes.bind((D,), state)
-        except TypeError:
+        takes = signature(self.cell.build).parameters.values()
+        if len(takes) != 2 and not any(p.kind is p.VAR_POSITIONAL for p in takes):
             raise ValueError(f"{self.who}: expected a cell that takes two inputs, a step and the "
-                             f"state. Received: {self.cell.who}, which takes "
-                             f"{len(takes.parameters)}.") from None
+                             f"state. Received: {self.cell.who}, which takes {len(takes)}.")
         out = self.child("cell", self.cell, (D,), state)
         if out != state:
             raise ValueError(f"{self.who}: expected a cell whose output has the shape of its "
