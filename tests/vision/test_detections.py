@@ -228,8 +228,9 @@ def test_the_command_takes_darknets_files(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("change, message", [
     (["nothing.png"], "detect: expected a picture. Received: nothing.png, which does not exist"),
     (["a.png", "--output", "none"], "expected --output to be a folder. Received: none, which does"),
-    (["a.png", "--model", "plain.safetensors"], "expected a network that was trained with a YOLO "
-                                                "loss for each output. Received: CrossEntropy"),
+    (["a.png", "--model", "plain.safetensors"],
+     "expected a network that was trained with a YOLO loss for each output, or one of a cfg file "
+     "with a [yolo], [region] or [detection] section. Received: CrossEntropy"),
     (["a.png", "a.png"], "expected image files of different names"),
 ])
 def test_what_the_command_refuses(change, message, net, tmp_path, monkeypatch, capsys):
