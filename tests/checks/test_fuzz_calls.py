@@ -70,6 +70,8 @@ def failure(call: Call, argument: str, value: Any) -> str | None:
             if FORM.fullmatch(text) and len(text) <= LONGEST:
                 return None
             return f"{type(error).__name__}: {text[:300]}"
+        except ImportError as error:    # of an extra that is not installed: parallel=True
+            return None if 'pip install "xpnet[' in str(error) else str(error)[:300]
         except Exception as error:
             return f"{type(error).__name__}: {str(error)[:300]}"
 
