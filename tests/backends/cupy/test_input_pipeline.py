@@ -16,6 +16,7 @@ from parity import same_bits
 from tiers import first, full
 
 import xpnet as xn
+from benchmarks.gpu import fits
 from xpnet.backends import Backend
 from xpnet.backends.cupy import uploads
 from xpnet.backends.cupy.backend import CupyBackend
@@ -323,3 +324,15 @@ def test_a_piece_that_is_filled_before_its_copy_has_ended_is_noticed(
         if mistake:
             monkeypatch.setattr(Event, "synchronize", lambda self: None)
         assert np.array_equal(backend.to_numpy(backend.asarray(a)), a) != mistake
+
+
+def test_the_benchmark_of_whole_fits(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """With samples on the GPU and on the host, and with the same bits captured and eager."""
+    cells = [("numpy_cnn", (1, 10, 10), 4, 5)]
+    with pretended(folder) as (gpu, _):
+        fits.travelling(gpu, cells, epochs=1)
+        assert fits.captured(gpu, cells)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "numpy_cnn 4, samples on the GPU", "numpy_cnn 4, samples on the host",
+        "numpy_cnn 4, captured", "numpy_cnn 4, eager", "numpy_cnn 4, captured"]
