@@ -278,7 +278,7 @@ def test_help_of_every_command(capsys, monkeypatch):
 def test_commands_on_pages_can_be_parsed():
     """All lines in the pages and in the Makefile that call xpnet."""
     found = []
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]:
         text = page.read_text(encoding="utf-8")
         shell = (re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
                  if page.suffix == ".md" else [text])

@@ -13,11 +13,19 @@ from pathlib import Path
 
 import pytest
 from skips import NO_NUMBA
+from tiers import full
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
+    [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
+# Of the pages in folders below docs, those that run in the first tier; the others are `full`.
+FIRST = {"start/first_network.md", "course/01-images-as-arrays.md"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    """Its path in the repository, without the folder docs."""
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 def blocks(page: Path) -> list[tuple[int, str, str | None]]:
@@ -38,9 +46,12 @@ def needs_numba(page: Path) -> bool:
     return any("xpnet.backends.numba" in code for _, code, _ in blocks(page))
 
 
-@pytest.mark.parametrize("page",
-                         [pytest.param(page, marks=[NO_NUMBA] if needs_numba(page) else [],
-                                       id=page.name)
+def marks(page: Path) -> list[pytest.MarkDecorator]:
+    later = page.parent.parent == ROOT / "docs" and name_of(page) not in FIRST
+    return [NO_NUMBA] * needs_numba(page) + [full] * later
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=marks(page), id=name_of(page))
                                   for page in PAGES if blocks(page)])
 def test_pages(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -49,18 +60,17 @@ def test_pages(page, tmp_path, monkeypatch, capsys):
         # With blank lines in front, errors name the line of the code on its page.
         exec(compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True), namespace)
         out = capsys.readouterr().out
-        assert printed is None or out == printed, f"{page.name}, line {line}"
+        assert printed is None or out == printed, f"{name_of(page)}, line {line}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)],
-                         ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
 def test_code_on_pages_ends_at_100_columns(page):
     long = [row for _, code, _ in blocks(page) for row in code.splitlines() if len(row) > 100]
     assert long == []
 
 
 def test_which_page_needs_numba():
-    assert [page.name for page in PAGES if needs_numba(page)] == ["cpu.md"]
+    assert [name_of(page) for page in PAGES if needs_numba(page)] == ["cpu.md"]
 
 
 def test_these_pages_exist_and_have_code():
@@ -77,7 +87,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_and_headings_that_exist(page):
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
@@ -85,15 +95,15 @@ def test_links_lead_to_files_and_headings_that_exist(page):
             continue
         target, _, anchor = link.partition("#")
         file = page.parent / target if target else page
-        assert file.exists(), f"{page.name}: {link}"
-        assert not anchor or anchor in headings(file), f"{page.name}: {link}"
+        assert file.exists(), f"{name_of(page)}: {link}"
+        assert not anchor or anchor in headings(file), f"{name_of(page)}: {link}"
 
 
 def test_anchors_are_those_of_github():
     assert "threads-and-the-same-bits" in headings(ROOT / "docs" / "cpu.md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_fences_are_closed(page):
     text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0
