@@ -5,6 +5,7 @@
 # make lint        ruff and mypy
 # make catalogue   docs/catalogue.md, from the docstrings
 # make pictures    the PNG files of docs/pictures.md
+# make docs        the documentation as a site, in build/docs
 # make bench       a training step against PyTorch
 # make clean       remove what these made
 #
@@ -34,7 +35,7 @@ TESTS = $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-re
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-all test-rest lint catalogue pictures test-gpu bench bench-gpu \
+.PHONY: train test test-all test-rest lint catalogue pictures docs test-gpu bench bench-gpu \
     bench-gpu-tables gpu-check clean
 
 train: $(VENV)/installed-data
@@ -65,6 +66,11 @@ catalogue: $(VENV)/installed-viz
 pictures: $(VENV)/installed-viz $(VENV)/installed-data
 	$(BIN)/python docs/draw_pictures.py
 
+# Warnings are errors, links to pages and headings that do not exist among them.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -EWnq --keep-going -b html -d build/doctrees docs build/docs
+	@echo 'the site: build/docs/index.html'
+
 bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
 	$(BIN)/python -m benchmarks gpu $(ARGS)
 
@@ -89,5 +95,5 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/reference *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""Links to files of the repository lead to pages of the site that show these files.
+
+The Markdown pages link to sources by relative paths, as a code host expects it:
+`../xpnet/layers/linear.py`. The [source] links of the reference lead to the same pages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_for_filename
+from pygments.lexers.special import TextLexer
+from pygments.util import ClassNotFound
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util.osutil import relative_uri
+
+ROOT = Path(__file__).parents[2]
+SHOWN: set[Path] = set()                # what the pages of this build link to: builds start afresh
+
+
+def page_of(path: Path) -> str:
+    """The name of the page that shows a file or a folder."""
+    SHOWN.add(path)
+    return f"source/{path.relative_to(ROOT).as_posix()}"
+
+
+class LinksToFiles(SphinxTransform):
+    """Replaces links to files and folders outside docs/ by links to the pages that show them."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        page = Path(self.env.doc2path(self.env.docname))
+        for link in [*self.document.findall(addnodes.download_reference),
+                     *self.document.findall(addnodes.pending_xref)]:
+            path = page.parent / link["reftarget"]
+            if link.get("refdomain") == "doc":      # MyST has taken .md from the name
+                if link["reftarget"] in self.env.found_docs:
+                    continue
+                path = Path(self.env.srcdir, f"{link['reftarget']}.md")
+            elif link.get("refdomain"):             # a name of the reference
+                continue
+            path = path.resolve()
+            if path.exists() and path.is_relative_to(ROOT):
+                uri = self.app.builder.get_target_uri
+                link.replace_self(nodes.reference(
+                    "", "", *link.children, internal=True,
+                    refuri=relative_uri(uri(self.env.docname), uri(page_of(path)))))
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """The page and the line of an object of the reference, for sphinx.ext.linkcode."""
+    found: Any = sys.modules.get(info["module"])
+    for name in info["fullname"].split("."):
+        found = getattr(found, name, None)
+    try:
+        found = inspect.unwrap(found.fget if isinstance(found, property) else found)
+        path = Path(inspect.getfile(found)).resolve()
+        line = inspect.getsourcelines(found)[1]
+    except (TypeError, OSError):        # a constant, or an attribute
+        return None
+    return f"../{page_of(path)}.html#L-{line}" if path.is_relative_to(ROOT) else None
+
+
+def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
+    """(name, content, template) for each file and folder that a page links to."""
+    style = HtmlFormatter(lineanchors="L", anchorlinenos=True, linenos="table", wrapcode=True)
+    for path in sorted(SHOWN):
+        name = path.relative_to(ROOT).as_posix()
+        body = listing(path) if path.is_dir() else code(path, style)
+        yield page_of(path), {"title": name, "body": f"<h1>{escape(name)}</h1>{body}"}, "page.html"
+
+
+def listing(folder: Path) -> str:
+    """The files of a folder; those that are shown on a page of the site are links."""
+    rows = []
+    for path in sorted(folder.iterdir()):
+        if path.name[0] in "._" and path.name != "__init__.py":
+            continue
+        name = escape(path.name) + "/" * path.is_dir()
+        rows.append(f'<li><a href="{escape(folder.name)}/{escape(path.name)}.html">{name}</a></li>'
+                    if path in SHOWN else f"<li>{name}</li>")
+    return f"<ul>{''.join(rows)}</ul>"
+
+
+def code(path: Path, style: HtmlFormatter) -> str:
+    try:
+        lexer = get_lexer_for_filename(path.name)
+    except ClassNotFound:
+        lexer = TextLexer()
+    return highlight(path.read_text(encoding="utf-8"), lexer, style)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_lexer("output", TextLexer)      # the fences of docs/*.md with what a program prints
+    app.add_transform(LinksToFiles)
+    app.connect("html-collect-pages", pages)
+    app.setup_extension("sphinx.ext.linkcode")
+    app.config.linkcode_resolve = linkcode_resolve
+    return {"parallel_read_safe": False}
