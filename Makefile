@@ -4,7 +4,7 @@
 # make test-rest   what is left of them after make test; .ci/run does both
 # make lint        ruff and mypy
 # make catalogue   docs/catalogue.md, from the docstrings
-# make pictures    the PNG files of docs/pictures.md
+# make pictures    the PNG files of docs/pictures.md and docs/course
 # make docs        the documentation as a site, in build/docs
 # make bench       a training step against PyTorch
 # make clean       remove what these made
@@ -64,7 +64,7 @@ catalogue: $(VENV)/installed-viz
 	$(BIN)/python -m xpnet.catalogue.page docs
 
 pictures: $(VENV)/installed-viz $(VENV)/installed-data
-	$(BIN)/python docs/draw_pictures.py
+	$(BIN)/python docs/draw_pictures.py docs/pictures.md docs/course/*.md
 
 # Warnings are errors, links to pages and headings that do not exist among them.
 docs: $(VENV)/installed-docs

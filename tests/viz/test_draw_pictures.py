@@ -45,9 +45,35 @@ def test_an_image_is_the_figure_of_the_block_before_it(tmp_path):
     page.write_text(PAGE.format(more=""))
     path, = script.draw(page)
     assert path == tmp_path / "pictures" / "a.png" and size(path) == (200, 100)
-    page.write_text(PAGE.format(more="\n![b](pictures/b.png)\n"))
-    with pytest.raises(KeyError, match="figure"):       # the last block makes none
+
+
+def test_an_image_that_no_block_makes_must_exist(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(more="\n![b](pictures/b.png)\n"))     # the last block makes none
+    with pytest.raises(FileNotFoundError, match="before pictures/b.png that makes `figure`"):
         script.draw(page)
+    (tmp_path / "pictures" / "b.png").write_bytes(b"drawn elsewhere")
+    assert [path.name for path in script.draw(page)] == ["a.png"]
+    assert (tmp_path / "pictures" / "b.png").read_bytes() == b"drawn elsewhere"
+
+
+def test_the_code_of_a_page_runs_in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("""
+```python
+import os
+from pathlib import Path
+from matplotlib.figure import Figure
+assert os.listdir() == []
+Path("made.txt").write_text("a file")
+figure = Figure(figsize=(1, 1))
+```
+
+![a](a.png)
+""")
+    assert script.draw(Path("page.md")) == [page.with_name("a.png")]
+    assert not (tmp_path / "made.txt").exists()
 
 
 def test_every_picture_of_the_page_follows_a_block():
