@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from skips import NO_NUMBA
 from tiers import full
@@ -56,11 +57,12 @@ def marks(page: Path) -> list[pytest.MarkDecorator]:
 def test_pages(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
-    for line, code, printed in blocks(page):
-        # With blank lines in front, errors name the line of the code on its page.
-        exec(compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True), namespace)
-        out = capsys.readouterr().out
-        assert printed is None or out == printed, f"{name_of(page)}, line {line}"
+    with np.printoptions():                         # a page may change them, for itself
+        for line, code, printed in blocks(page):
+            # With blank lines in front, errors name the line of the code on its page.
+            exec(compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True), namespace)
+            out = capsys.readouterr().out
+            assert printed is None or out == printed, f"{name_of(page)}, line {line}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
