@@ -65,6 +65,7 @@ catalogue: $(VENV)/installed-viz
 
 pictures: $(VENV)/installed-viz $(VENV)/installed-data
 	$(BIN)/python docs/draw_pictures.py docs/pictures.md docs/course/*.md
+	$(BIN)/python docs/draw_course_networks.py
 
 # Warnings are errors, links to pages and headings that do not exist among them.
 docs: $(VENV)/installed-docs
