@@ -144,7 +144,23 @@ def alternating() -> Any:
     return figure
 
 
-PICTURES = (losses, ravine, residual, lecun1989, networks, alternating)
+def through_time() -> Any:
+    """The gradient with respect to each step, for three recurrent layers."""
+    figure = new_figure("through_time", 7, 3.4)
+    ax = figure.subplots()
+    for k, (name, sizes) in enumerate(page("19-sequences.md")["gradients"].items()):
+        ax.semilogy(np.arange(1, 61), sizes, ("-", "--", ":")[k], color=colour(k), label=name)
+    ax.set(xlabel="step", ylabel="gradient of the last state")
+    ax.legend()
+    return figure
+
+
+def overfitting() -> Any:
+    """The curves of a training on few images with wrong labels."""
+    return xn.viz.show_training(page("20-training.md")["history"])
+
+
+PICTURES = (losses, ravine, residual, lecun1989, networks, alternating, through_time, overfitting)
 
 if __name__ == "__main__":
     for draw in PICTURES:
