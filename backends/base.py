@@ -60,6 +60,7 @@ class Backend:
         return self.xp.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A new array of zeros."""
         out = self.empty(shape, dtype)
         out.fill(0)
         return out
@@ -250,6 +251,7 @@ class Backend:
 
     @staticmethod
     def argmax_dtype(window: Window) -> np.dtype:
+        """The type in which max pooling stores the position of the maximum in its window."""
         return np.dtype(np.uint8 if window.taps <= 255 else np.int32)
 
     # --- elementwise ------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class Window:
 
     @property
     def padded(self) -> bool:
+        """Whether there is any padding."""
         return any(self.padding)
 
     @property

@@ -22,10 +22,11 @@ exclude_patterns = ["pictures", "extensions"]
 html_theme = "furo"
 html_title = "xpnet"
 html_copy_source = False
+smartquotes_action = "D"                # -- becomes a dash; "half" keeps the quotes of code
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 # The pages are written for GitHub, too: anchors as there, ```math, $...$
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True

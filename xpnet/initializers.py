@@ -17,10 +17,12 @@ Initializer = Callable[["np.random.Generator", Shape, int, int], np.ndarray]
 
 
 def zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """All elements are 0."""
     return np.zeros(shape)
 
 
 def ones(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """All elements are 1."""
     return np.ones(shape)
 
 

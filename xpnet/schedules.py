@@ -25,6 +25,7 @@ class Schedule(Checked):
     """Base class: `factor(t)` multiplies the optimizer's learning rate."""
 
     def factor(self, t: float) -> float:
+        """The factor of the learning rate at the progress t, 0 <= t <= 1."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method factor(t).")
 
     def start(self) -> Schedule:

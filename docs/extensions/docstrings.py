@@ -26,8 +26,10 @@ def escaped(text: str) -> str:
 
 
 def inline(code: str) -> str:
+    """Code, with a link if it is a public name. `fit` alone is a method, not xpnet.training.fit."""
     public = paths().get(code.removeprefix("xn."))
-    return f":py:obj:`{code} <{public}>`" if public else f"``{code}``"
+    linked = public and ("." in code or code[0].isupper())
+    return f":py:obj:`{code} <{public}>`" if linked else f"``{code}``"
 
 
 def paragraph(lines: list[str]) -> list[str]:
@@ -61,8 +63,8 @@ def converted(lines: list[str]) -> list[str]:
             done.append(line if SECTION.fullmatch(line) else escaped(line))
         elif line.strip():
             block.append(line)
-        elif block:
-            done += [*paragraph(block), ""]
+        elif block:             # the first paragraph is the summary: one line for autosummary
+            done += [*(paragraph(block) if done else [escaped(" ".join(block))]), ""]
             block = []
     return done
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ PAGES = {
     "catalogue": ("Catalogue", "catalogue"),
 }
 
+# Methods of subclasses of BASES that people call; the others are called by the base class.
+BASES = ("Layer", "Loss", "Optimizer", "Schedule", "Augmentation", "Callback")
+METHODS = {"xpnet.Whitening": "fit", "xpnet.DeconvolutionalNetwork2d": "learn, infer, reconstruct, "
+                                                                       "cost"}
+
 # Public names that are no classes and no functions: (page, what they are).
 CONSTANTS = {
     "xpnet.TRAIN": ("layer", "The mode of a training step: layers keep what `backward` needs, "
@@ -77,7 +83,7 @@ def public() -> dict[str, Any]:
         names = getattr(module, "__all__", None) or [
             key for key, value in vars(module).items()
             if key[0] != "_" and inspect.isroutine(value) and value.__module__.startswith(name)]
-        for key in sorted(names):
+        for key in names:
             value = getattr(module, key)
             if not inspect.ismodule(value) and not any(value is other for other in found.values()):
                 found[f"{name}.{key}"] = value
@@ -91,13 +97,24 @@ def paths() -> dict[str, str]:
     return {path.rpartition(".")[2]: path for path in reversed(public())} | found
 
 
-def page_of(path: str) -> str | None:
-    """The page of a public name; None if PAGES has none for it."""
+def place(path: str) -> tuple[str, int, str, int] | None:
+    """(page, number of the file or package on it, file, position in the file) of a public name;
+    None if PAGES has none for it."""
     if path in CONSTANTS:
-        return CONSTANTS[path][0]
-    home = f"{public()[path].__module__}."
-    return next((page for page, (_, homes) in PAGES.items()
-                 if any(home.startswith(f"xpnet.{name}.") for name in homes.split())), None)
+        return CONSTANTS[path][0], 0, "", 0
+    what = public()[path]
+    for page, (_, homes) in PAGES.items():
+        for number, home in enumerate(homes.split()):
+            if f"{what.__module__}.".startswith(f"xpnet.{home}."):
+                module = vars(importlib.import_module(what.__module__))
+                return page, number, what.__module__, [*module].index(what.__name__)
+    return None
+
+
+def names_of(page: str) -> list[str]:
+    """The names of a page, in the order in which they are defined."""
+    found = [(place(path), path) for path in public()]
+    return [path for at, path in sorted(item for item in found if item[0]) if at[0] == page]
 
 
 def entry(path: str) -> str:
@@ -109,9 +126,13 @@ def entry(path: str) -> str:
                 f"   {CONSTANTS[path][1].replace('`', '``')}\n")
     if not inspect.isclass(what):
         return f".. autofunction:: {path}\n"
+    bases = [base for base in what.__mro__[1:] if base in public().values()]
+    if any(base.__name__ in BASES for base in bases):
+        members = METHODS.get(path, "")
+        return f".. autoclass:: {path}\n" + f"   :members: {members}\n" * bool(members)
     # Members of bases that have no entry of their own are shown here.
     others = {base.__name__ for base in what.__mro__[1:]
-              if base in public().values() or base.__module__ == "builtins"}
+              if base in bases or base.__module__ == "builtins"}
     kind = "autoexception" if issubclass(what, BaseException) else "autoclass"
     return (f".. {kind}:: {path}\n   :members:\n   :special-members: __call__\n"
             f"   :inherited-members: {', '.join(sorted(others))}\n")
@@ -120,19 +141,32 @@ def entry(path: str) -> str:
 def text(page: str) -> str:
     """A page: a table of its names, then the entry of each."""
     title, _ = PAGES[page]
-    names = [path for path in public() if page_of(path) == page]
+    names = names_of(page)
     table = [path for path in names if path not in CONSTANTS]
     return "\n".join([title, "=" * len(title), "", ".. autosummary::", "   :nosignatures:", "",
                       *(f"   ~{path}" for path in table), "", *map(entry, names)])
 
 
+INDEX = """API reference
+=============
+
+Every public name, by subject, from its docstring. With ``import xpnet as xn``, ``xpnet.Conv2d``
+is ``xn.Conv2d``. Each name has a link to its source. The :ref:`general index <genindex>` has all
+names in alphabetical order.
+
+.. toctree::
+
+"""
+
+
 def write(folder: Path) -> None:
-    """Write the pages into a folder; those that are right are not touched."""
-    folder.mkdir(exist_ok=True)
+    """Write the pages into a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     for page in PAGES:
-        file = folder / f"{page}.rst"
-        if not file.exists() or file.read_text(encoding="utf-8") != text(page):
-            file.write_text(text(page), encoding="utf-8")
+        (folder / f"{page}.rst").write_text(text(page), encoding="utf-8")
+    index = INDEX + "".join(f"   {page}\n" for page in PAGES)
+    (folder / "index.rst").write_text(index, encoding="utf-8")
 
 
 def missing_reference(app: Any, env: Any, node: Any, contnode: Any) -> Any:
@@ -148,9 +182,8 @@ def missing_reference(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 
 
 def skip_member(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
-    """Leave out what other libraries define, and functions that a class only refers to."""
-    home = getattr(member, "__module__", None) or "xpnet"
-    return skip or not home.startswith("xpnet") or name == "make_window"
+    """Leave out what other libraries define."""
+    return skip or not (getattr(member, "__module__", None) or "xpnet").startswith("xpnet")
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -72,13 +71,36 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     return f"../{page_of(path)}.html#L-{line}" if path.is_relative_to(ROOT) else None
 
 
-def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
-    """(name, content, template) for each file and folder that a page links to."""
-    style = HtmlFormatter(lineanchors="L", anchorlinenos=True, linenos="table", wrapcode=True)
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body {{ margin: 1.5em; font: 16px sans-serif; color-scheme: light dark; }}
+pre, td {{ line-height: 1.4; font-size: 14px; }}
+a {{ color: #2757dd; }}
+.linenos a {{ color: gray; text-decoration: none; }}
+{light}
+@media (prefers-color-scheme: dark) {{ body {{ background: #131416; color: #ced6dd; }}
+a {{ color: #5ca5ff; }}
+{dark} }}
+</style></head>
+<body><p><a href="{root}index.html">xpnet</a></p><h1>{name}</h1>{body}</body></html>
+"""
+
+
+def write_pages(app: Sphinx, error: Exception | None) -> None:
+    """Write a page for each file and folder that a page links to. They are not part of the search
+    and of the contents, so they are made without the theme, which is much faster."""
+    light, dark = (HtmlFormatter(style=style, lineanchors="L", anchorlinenos=True, linenos="table")
+                   for style in (app.config.pygments_style, app.config.pygments_dark_style))
     for path in sorted(SHOWN):
         name = path.relative_to(ROOT).as_posix()
-        body = listing(path) if path.is_dir() else code(path, style)
-        yield page_of(path), {"title": name, "body": f"<h1>{escape(name)}</h1>{body}"}, "page.html"
+        file = Path(app.outdir, f"{page_of(path)}.html")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(PAGE.format(
+            name=escape(name), root="../" * page_of(path).count("/"),
+            light=light.get_style_defs(".highlight"), dark=dark.get_style_defs(".highlight"),
+            body=listing(path) if path.is_dir() else code(path, light)), encoding="utf-8")
 
 
 def listing(folder: Path) -> str:
@@ -104,7 +126,7 @@ def code(path: Path, style: HtmlFormatter) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_lexer("output", TextLexer)      # the fences of docs/*.md with what a program prints
     app.add_transform(LinksToFiles)
-    app.connect("html-collect-pages", pages)
+    app.connect("build-finished", write_pages)
     app.setup_extension("sphinx.ext.linkcode")
     app.config.linkcode_resolve = linkcode_resolve
     return {"parallel_read_safe": False}

@@ -59,10 +59,12 @@ class Item:
 
     @property
     def name(self) -> str:
+        """The name of the class or function."""
         return self.what.__name__
 
     @property
     def title(self) -> str:
+        """The docstring up to the first colon: what it is."""
         return self._first().partition(": ")[0]
 
     @property

@@ -97,6 +97,7 @@ class Conv2d(Activated):
         return dz
 
     def check_groups(self, C: int) -> None:
+        """Raises ValueError if the groups do not divide the C channels and the filters."""
         if C % self.groups or self.filters % self.groups:
             raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels "
                              f"and the filters. Received: {C} channels, {self.filters} filters.")

@@ -152,6 +152,7 @@ class _Winner(_Elementwise):
     """
 
     def of_two(self, a: Array, b: Array) -> Array:
+        """The larger or the smaller of two arrays, element by element."""
         raise NotImplementedError
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:

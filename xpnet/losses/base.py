@@ -126,6 +126,7 @@ class Loss(Checked):
         return tuple(map(float, weights))
 
     def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:
+        """Raises ValueError if there are weights, but not one for each class."""
         if values is not None and len(values) != out_shape[0]:
             raise ValueError(f"{self.who}: expected {name} to have {out_shape[0]} numbers, one for "
                              f"each class. Received: {len(values)}.")

@@ -64,10 +64,12 @@ class DataParallel(Checked):
 
     @property
     def rank(self) -> int:
+        """The number of this rank, from 0."""
         return self.communicator.rank
 
     @property
     def size(self) -> int:
+        """The number of ranks."""
         return self.communicator.size
 
     @property

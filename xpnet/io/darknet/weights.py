@@ -49,14 +49,17 @@ class Header:
 
     @property
     def transposed(self) -> bool:
+        """Whether the weights of [connected] are (inputs, outputs)."""
         return max(self.version[:2]) > TRANSPOSED
 
     @staticmethod
     def bytes_of_seen(version: Sequence[int]) -> int:
+        """The bytes of the number of images seen, in files of this version."""
         return 8 if 10 * version[0] + version[1] >= 2 else 4
 
     @property
     def size(self) -> int:
+        """The bytes of the header."""
         return 12 + self.bytes_of_seen(self.version)
 
     def packed(self) -> bytes:
