@@ -43,6 +43,7 @@ from xpnet.training import (
 if TYPE_CHECKING:
     from xpnet import data as data
     from xpnet import explain as explain
+    from xpnet import explore as explore
     from xpnet import models as models
     from xpnet import testing as testing
     from xpnet import vision as vision
@@ -60,7 +61,7 @@ __all__ = [
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 # imported when they are used: xn.data
-LAZY = "data", "explain", "models", "testing", "vision", "viz"
+LAZY = "data", "explain", "explore", "models", "testing", "vision", "viz"
 
 
 def __getattr__(name: str) -> Any:

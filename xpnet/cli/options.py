@@ -6,7 +6,7 @@ import argparse
 import re
 
 from xpnet import __version__
-from xpnet.cli import detect, evaluate, tools, train
+from xpnet.cli import detect, evaluate, explore, tools, train
 from xpnet.cli import predict as predictions
 from xpnet.cli.sources import HELD_OUT, SIZE, WELL_KNOWN
 
@@ -97,6 +97,13 @@ def parser() -> argparse.ArgumentParser:
                        help="a Python file with the layer classes of the network that are not "
                             "part of xpnet")
 
+    _explore(command(
+        "explore", explore.run,
+        "Show in the browser how a network works. One draws an input, and sees all feature maps, "
+        "filters and gradients change, how each element is computed, and the training.",
+        "bilici --data digits", "mnist-bilici.safetensors --data mnist --compare numpy",
+        "net.onnx --no-browser --port 8000"))
+
     summary = command("summary", tools.summary, "Print the table of a network's layers.",
                       "resnet18", "digits-bilici.safetensors", "unet --draw unet.svg")
     summary.add_argument("network", help="a network of xpnet.models, or a file")
@@ -118,16 +125,31 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _explore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL",
+                        help="a network of xpnet.models, or a file: a saved network, or .onnx")
+    _data_options(parser)
+    parser.set_defaults(data=None)
+    _size_options(parser)
+    _validation_options(parser, f"default: {HELD_OUT} if the data have neither a part for "
+                                "validation nor one for testing, else 0",
+                        "seed of this choice, of initial values and of samples (default: 0)")
+    _backend_option(parser)
+    parser.add_argument("--compare", metavar="BACKEND|FILE",
+                        help="look at the same network on another backend beside it, or at a saved "
+                             "network of the same structure")
+    parser.add_argument("--layers", metavar="FILE.py",
+                        help="a Python file with the layer classes of the network that are not "
+                             "part of xpnet")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--no-browser", action="store_true",
+                        help="print the address of the page, and open no browser")
+
+
 def _train(parser: argparse.ArgumentParser) -> None:
     from xpnet.cli.augmentations import FORMS
     _data_options(parser)
-    parser.add_argument("--size", type=_size, metavar="N|HxW",
-                        help="rows and columns that image files are resized to (default: "
-                             f"{SIZE}); for a CSV file those that it has (default: as many rows as "
-                             "columns)")
-    parser.add_argument("--channels", type=int, choices=[1, 3],
-                        help="1 for grey images, 3 for colours (default: 3 for image files, 1 for "
-                             "a CSV file)")
+    _size_options(parser)
     _validation_options(parser, f"default: {HELD_OUT} if the data have neither a part for "
                                 "validation nor one for testing, else 0",
                         "seed of this choice, of initial values, order of the images, "
@@ -197,6 +219,16 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="FOLDER",
                         help="where the files of a well-known data set are (default: $XPNET_HOME, "
                              "then the cache folder, then a download)")
+
+
+def _size_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=_size, metavar="N|HxW",
+                        help="rows and columns that image files are resized to (default: "
+                             f"{SIZE}); for a CSV file those that it has (default: as many rows as "
+                             "columns)")
+    parser.add_argument("--channels", type=int, choices=[1, 3],
+                        help="1 for grey images, 3 for colours (default: 3 for image files, 1 for "
+                             "a CSV file)")
 
 
 def _size(text: str) -> tuple[int, int]:

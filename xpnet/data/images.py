@@ -118,19 +118,35 @@ def image_pixels(path: Path, channels: int, who: str) -> np.ndarray:
     return _read(path, who, lambda image: _pixels(_upright(image, channels), channels))
 
 
+def decode_bytes(content: bytes, shape: tuple[int, int, int], fit: str, who: str, *,
+                 most_pixels: int | None = None) -> np.ndarray:
+    """The picture that the bytes of a file are, as `decode`; at most `most_pixels` of them."""
+    pillow(who)
+    return _decoded(content, "a file", who, lambda image: _converted(image, shape, fit),
+                    most_pixels)
+
+
 def _read(path: Path, who: str, convert: Callable[[Any], np.ndarray]) -> np.ndarray:
     """What a function makes of the Pillow image of a file."""
+    # Read first: for a damaged length, Pillow would let the file allocate up to 4 GiB.
+    with open(path, "rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise _no_picture(who, path, f"a file of {size} bytes, more than {MOST_BYTES}")
+        content = file.read(size)
+    return _decoded(content, path, who, convert)
+
+
+def _decoded(content: bytes, what: object, who: str, convert: Callable[[Any], np.ndarray],
+             most_pixels: int | None = None) -> np.ndarray:
+    """What a function makes of the Pillow image that these bytes are."""
     from PIL import Image
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        # Read first: for a damaged length, Pillow would let the file allocate up to 4 GiB.
-        with open(path, "rb") as file:
-            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-                raise ValueError(f"a file of {size} bytes, more than {MOST_BYTES}")
-            content = file.read(size)
         with Image.open(io.BytesIO(content), formats=formats) as image:
-            most = Image.MAX_IMAGE_PIXELS
-            if most is not None and image.width * image.height > most:
+            most, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+            if most_pixels is not None and pixels > most_pixels:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {most_pixels}")
+            if most is not None and pixels > most:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than Pillow's limit "
                                  f"of {most}; PIL.Image.MAX_IMAGE_PIXELS raises it")
             return convert(image)
@@ -142,8 +158,11 @@ def _read(path: Path, who: str, convert: Callable[[Any], np.ndarray]) -> np.ndar
         reason = ("no picture in a format that Pillow reads here"
                   if isinstance(error, Image.UnidentifiedImageError)
                   else " ".join(str(error).split()) or type(error).__name__)
-        raise ImageError(f"{who}: expected a picture. "
-                              f"Received: {path} ({shown_text(reason)}).") from error
+        raise _no_picture(who, what, reason) from error
+
+
+def _no_picture(who: str, what: object, reason: str) -> ImageError:
+    return ImageError(f"{who}: expected a picture. Received: {what} ({shown_text(reason)}).")
 
 
 def shown_text(text: str) -> str:

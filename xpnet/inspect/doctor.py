@@ -20,7 +20,8 @@ from xpnet.backends.user_cache import PrivateFolder, cache_folder
 from xpnet.inspect.speed import copy_speed, product_speed
 
 # {package: the extra of xpnet that installs it}
-EXTRAS = {"sklearn": "data", "PIL": "data", "matplotlib": "viz", "onnx": "onnx"}
+EXTRAS = {"sklearn": "data", "PIL": "data", "matplotlib": "viz", "onnx": "onnx",
+          "starlette": "explore", "uvicorn": "explore"}
 NAMES = {"sklearn": "scikit-learn", "PIL": "pillow"}    # distributions that are named otherwise
 SECONDS = 2.0           # of all measurements together
 GAIN = 1.3              # with several threads: below, other processes probably use the cores

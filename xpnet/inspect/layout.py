@@ -50,7 +50,7 @@ def lay_out(parents: Sequence[Sequence[int]], widths: Sequence[float], *, gap: f
         lane: the width that a line needs beside a box or another line.
     """
     count = len(parents)
-    row_of = _rows(parents)
+    row_of = levels(parents)
     rows: Rows = [[] for _ in range(max(row_of) + 1)]
     row, size = list(row_of), [width + gap for width in widths]
     above: Links = [[] for _ in range(count)]
@@ -81,7 +81,7 @@ def lay_out(parents: Sequence[Sequence[int]], widths: Sequence[float], *, gap: f
     return Layout(row_of, tuple(x[:count]), lines, right - left, len(rows))
 
 
-def _rows(parents: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def levels(parents: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The row of each box: the length of the longest path to it. A box without parents is in the
     row above its first reader."""
     rows: list[int] = []

@@ -56,7 +56,7 @@ class StopOnNaN(Checked, Callback):
 
     def on_train_begin(self, run: Run) -> None:
         self._begin()
-        if _finite(run.net):
+        if is_finite(run.net):
             self._keep(run.net, 0)
 
     def load_state(self, run: Run, state: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class StopOnNaN(Checked, Callback):
         self._begin()
 
     def _check(self, run: Run, keep: bool) -> None:
-        if not _finite(run.net):
+        if not is_finite(run.net):
             self._diverged(run)
             return
         self._checked_at = run.steps
@@ -197,7 +197,7 @@ def _passes(net: Graph, goals: tuple[Goal, ...], batch: Batch, places: list[Plac
     places += found
 
 
-def _finite(net: Graph) -> bool:
+def is_finite(net: Graph) -> bool:
     """Whether everything that training changes is finite."""
     with np.errstate(all="ignore"):
         return all(_all_finite(net, a) for a in (net.parameters, net.state))

@@ -1,0 +1,78 @@
+"""The networks that `xpnet explore` opens: by name, from files, and to compare with."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xpnet.backends import Backend, get_backend
+from xpnet.backends.registry import is_name
+from xpnet.checks import perhaps, shown
+from xpnet.io import formats
+from xpnet.layer import Layer
+from xpnet.models import DARKNETS, MODELS
+from xpnet.network import Network, load
+
+if TYPE_CHECKING:
+    from xpnet.data import Dataset
+
+WHO = "explore"
+NAMED: dict[str, Callable[..., Network]] = {**MODELS, **DARKNETS}
+
+
+def opened(model: str, *, data: Dataset | None = None, backend: str | Backend = "auto",
+           seed: int = 0, layers: Sequence[type[Layer]] = ()) -> Network:
+    """The network of a name of xpnet.models, of a file that `save` wrote, or of an ONNX file."""
+    if model in NAMED:
+        return named(model, data=data, backend=backend, seed=seed)
+    if not Path(model).expanduser().is_file():
+        raise ValueError(f"{WHO}: expected a file, or one of {', '.join(NAMED)}"
+                         + perhaps(model, NAMED) + f". Received: {shown(model)}, which is "
+                         "neither.")
+    if formats.of_name(model) == "ONNX":
+        from xpnet.io.onnx.load import load_onnx
+        return load_onnx(Path(model).expanduser(), backend=backend, seed=seed)
+    return load(Path(model).expanduser(), backend=backend, layers=layers)
+
+
+def named(model: str, *, data: Dataset | None = None, backend: str | Backend = "auto",
+          seed: int = 0) -> Network:
+    """A network of xpnet.models for the samples and classes of a data set, as far as the model has
+    these arguments; without one with its own input and numbered classes."""
+    if model not in NAMED:
+        raise ValueError(f"{WHO}: expected model to be one of {', '.join(NAMED)}"
+                         + perhaps(model, NAMED) + f". Received: {shown(model)}.")
+    function = NAMED[model]
+    arguments: dict[str, Any] = {"backend": backend, "seed": seed}
+    if data is not None:
+        arguments |= {"input_shape": data.shape, "classes": data.classes}
+    names = inspect.signature(function).parameters
+    net = function(**{name: value for name, value in arguments.items()
+                      if name in names and value is not None})
+    shape = net.outs.nodes[0].shape
+    if net.classes is None and len(net.outs) == 1 and len(shape) == 1 and "classes" in names:
+        net.classes = tuple(map(str, range(shape[0])))
+    return net
+
+
+def compared(net: Network, what: str, layers: Sequence[type[Layer]] = ()) -> tuple[Network, bool]:
+    """The network of side "b", and whether it is a copy of the first on another backend: `what` is
+    a backend or a file. ValueError if its structure is another one."""
+    if is_name(what):
+        other = copy.deepcopy(net)
+        other.move(get_backend(what))
+        return other, True
+    if not Path(what).expanduser().is_file():
+        raise ValueError(f"{WHO}: expected a backend or a file to compare with. Received: "
+                         f"{shown(what)}, which is neither.")
+    other = opened(what, backend=net.backend, layers=layers)
+    ours, theirs = ([(type(node.layer).__name__, node.shape) for node in (*one.ins.nodes,
+                                                                          *one.nodes)]
+                    for one in (net, other))
+    if ours != theirs:
+        raise ValueError(f"{WHO}: expected a file with a network of the same structure to compare "
+                         f"with. Received: {shown(what)}, whose layers are others.")
+    return other, False
