@@ -42,9 +42,10 @@ def kernels() -> dict[str, tuple[str, ...]]:
             *(f"add_parts<{name}>" for name in cuda_launch.TYPES.values()),
         ),
         "softmax": (
-            *(f"{kernel}<{name}, {width}>" for name, width in types
+            *(f"{kernel}<{name}, {width}, {kept}>" for name, width in types
               for kernel in ("softmax", "softmax_backward", "cross_entropy_of_labels",
-                             "cross_entropy")),
+                             "cross_entropy")
+              for kept in ((0,) if width == 1 else (0, cuda_launch.KEPT))),
             *(f"mean_of_losses<{name}>" for name in cuda_launch.TYPES.values()),
         ),
         "dropout": (
@@ -182,15 +183,15 @@ def _mean_of_losses(self: CupyBackend, losses: Array, loss: Array) -> None:
 
 def _classes(self: CupyBackend, *arrays: Array
              ) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], tuple[np.int32, np.int64]]:
-    """(type and width, launch, (number of classes, number of samples)) for kernels that loop over
-    the first axis."""
+    """(template arguments, launch, (number of classes, number of samples)) for kernels that loop
+    over the first axis."""
     a = arrays[0]
     K = a.shape[0]
     samples = a.size // K
-    width, launch = (cuda_launch.softmax_launch(K, samples,
-                                                cuda_launch.extreme_width(samples,
-                                                                          accesses(arrays))))
-    return f"{cuda_launch.TYPES[a.dtype]}, {width}", launch, (np.int32(K), np.int64(samples))
+    width, kept, launch = cuda_launch.softmax_launch(
+        K, samples, cuda_launch.extreme_width(samples, accesses(arrays)))
+    return (f"{cuda_launch.TYPES[a.dtype]}, {width}, {kept}", launch,
+            (np.int32(K), np.int64(samples)))
 
 
 def random_bits(self: CupyBackend, n: int, key: tuple[int, int], counter: Array) -> Array:

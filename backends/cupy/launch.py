@@ -47,6 +47,8 @@ PIECES = (np.dtype([("size", np.int64), ("length", np.int64), ("rows", np.int32)
                     ("per_row", np.int32)]))
 TURN = 4                                # most vectors that a thread loads at once
 ENOUGH = 2**17                          # threads that occupy the largest GPUs
+KEPT = 16                               # vectors of 16 bytes that softmax keeps in registers
+NEIGHBOURS = 4                          # threads that read 64 neighbouring bytes of a class
 BLOCKS = 2048  # rows are cut into pieces for this number: a few per multiprocessor of large GPUs
 
 
@@ -189,21 +191,28 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
 
 
 @lru_cache(REMEMBERED)
-def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
-    """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the
-    classes if there are few samples.
+def softmax_launch(classes: int, samples: int, widest: int
+                   ) -> tuple[int, int, tuple[Grid, Grid]]:
+    """(width, kept, (grid, block)) for kernels whose threads take `width` samples each, and share
+    the classes among them. A thread keeps up to `kept` classes in registers; with 0, it loads its
+    classes several times.
 
     Wide accesses are faster only if there are more than enough threads. If there are few samples, a
     block takes fewer of them, as long as there are classes for its other threads, so that every
     multiprocessor gets a block.
     """
+    y = power_of_two(-(-classes // KEPT))
+    if widest > 1 and y * NEIGHBOURS <= THREADS and samples // widest * y >= ENOUGH // 4:
+        x = THREADS // y
+        return widest, KEPT, ((_blocks(samples // widest, x, MAX_GRID[0]), 1, 1), (x, y, 1))
     if samples // widest >= ENOUGH:
-        return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
+        return widest, 0, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1),
+                           (THREADS, 1, 1))
     x = min(power_of_two(samples), 32, THREADS)
     while x > 1 and samples < x * BLOCKS // 8 and classes > TURN * (THREADS // x):
         x //= 2
     y = min(power_of_two(-(-classes // TURN)), THREADS // x)
-    return 1, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))
+    return 1, 0, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))
 
 
 @lru_cache(REMEMBERED)

@@ -3,8 +3,6 @@ double precision, over a grid of problems; and mistakes they must notice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -213,20 +211,20 @@ def check_curve(s: Setting) -> None:
 
 # --- softmax --------------------------------------------------------------------------------------
 
-@contextmanager
-def enough(threads: int) -> Iterator[None]:
-    """As if so many threads were enough: few let small problems be read in wide vectors."""
-    with other_limits(ENOUGH=threads):
-        yield
+def ways(s: Setting) -> list[dict[str, int]]:
+    """Limits for softmax: the usual ones, or, backwards, as if one thread were enough for wide
+    vectors, with the classes in registers and without."""
+    return [{"ENOUGH": 1}, {"ENOUGH": 1, "NEIGHBOURS": 2**30}] if s.backwards else [{}]
 
 
 def check_softmax(s: Setting) -> None:
     z, dy = s.array(s.shape), drawn(s, *s.shape)
     y = base.softmax(double(drawn(s, *s.shape))).astype(s.dtype)
-    with enough(1 if s.backwards else 2**17):
-        near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
-        near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)),
-             base.softmax_dx(double(dy), double(y)), 10, scale=largest(dy * y))
+    for limits in ways(s):
+        with other_limits(**limits):
+            near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
+            near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)),
+                 base.softmax_dx(double(dy), double(y)), 10, scale=largest(dy * y))
 
 
 def check_cross_entropy(s: Setting) -> None:
@@ -236,12 +234,13 @@ def check_cross_entropy(s: Setting) -> None:
     soft = np.abs(drawn(s, K, N, seed=1)) / s.dtype.type(1 + K // 100)  # the loss fits into a half
     labels = np.random.default_rng(K).integers(-1, K + 1, N)                # some are no classes
     labels[0] = K - 1
-    with enough(1 if s.backwards else 2**17):
-        near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.to_device(soft)),
-             base.softmax_cross_entropy(double(z), double(soft)), 10)
-        for given in (labels, labels.astype(np.int32)):
-            near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.backend.asarray(given)),
-                 base.softmax_cross_entropy(double(z), given), 10)
+    for limits in ways(s):
+        with other_limits(**limits):
+            near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.to_device(soft)),
+                 base.softmax_cross_entropy(double(z), double(soft)), 10)
+            for given in (labels, labels.astype(np.int32)):
+                near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.backend.asarray(given)),
+                     base.softmax_cross_entropy(double(z), given), 10)
 
 
 def check_mean_of_losses(s: Setting) -> None:
@@ -370,6 +369,10 @@ MUTANTS: dict[str, Mutant] = {
                                       "mean_of_losses"),
     "every piece of the losses is the first one": ("softmax", "span(p, 0, piece)",
                                                    "span(p, 0, 0 * piece)", "mean_of_losses"),
+    "one class too many is kept": ("softmax", "if ((R) == 0 || k < (K))",
+                                   "if ((R) == 0 || k <= (K))", "softmax"),
+    "the first class kept is used twice": ("softmax", "return kept[r]", "return kept[r - (r == 1)]",
+                                           "softmax"),
     "a label after the last class": ("softmax", "given < K ?", "given <= K ?", "cross_entropy"),
     "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / "
                                                                       "dilation",

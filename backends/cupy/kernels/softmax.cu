@@ -1,11 +1,33 @@
 // Softmax over the first axis, and the cross entropy with it: z (K, P), with P = H W N or P = N.
 //
-// Neighbouring threads threadIdx.x take neighbouring samples, V each. If there are few samples, the
-// classes are spread over threadIdx.y, and the results of these threads are merged. The classes are
-// read several times, but only the first time from global memory: the samples of a block fit into
-// the cache.
+// Neighbouring threads threadIdx.x take neighbouring samples, V each. The classes are spread over
+// threadIdx.y, and the results of these threads are merged. The values of a thread are needed
+// several times. If it has at most R classes, it keeps them in registers; if R is 0, it may have any
+// number, and loads them again.
 
-#define FOR_CLASSES(k, K) for (int k = threadIdx.y; k < (K); k += blockDim.y)
+// The loop over the classes k of a thread; r counts them.
+#define FOR_CLASSES(r, k, K, R) \
+    for (int r = 0, k = threadIdx.y; (R) ? r < (R) : k < (K); r++, k += blockDim.y) \
+        if ((R) == 0 || k < (K))
+
+// The values of V samples at the classes of a thread.
+template <typename T, int V, int R>
+struct Classes {
+    const T* from;
+    i64 P;
+    Vec<T, V> kept[R ? R : 1];
+
+    __device__ __forceinline__ Classes(const T* from, int K, i64 P) : from(from), P(P) {
+        if constexpr (R > 0) {
+#pragma unroll
+            FOR_CLASSES(r, k, K, R) kept[r] = load<V>(from + k * P);
+        }
+    }
+    __device__ __forceinline__ Vec<T, V> at(int r, int k) const {
+        if constexpr (R > 0) return kept[r];
+        else return load<V>(from + k * P);
+    }
+};
 
 // All threads of a block do the same number of turns: a thread without samples computes the last
 // ones again and stores nothing.
@@ -21,44 +43,52 @@ __device__ __forceinline__ i64 own_sample(i64 first, i64 P) {
 // Merges the values of each sample over the threads that share its classes.
 template <typename Number, int V, typename Merge>
 __device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
-    if (blockDim.y > 1)
-        for (int v = 0; v < V; v++)
-            value[v] = over_lanes(value[v], threadIdx.y, blockDim.y, blockDim.x, merge);
+    if (blockDim.y == 1) return;
+    Vec<Number, V> all;
+    for (int v = 0; v < V; v++) all.at[v] = value[v];
+    all = over_lanes(all, threadIdx.y, blockDim.y, blockDim.x, [=](Vec<Number, V> a,
+                                                                   const Vec<Number, V>& b) {
+        for (int v = 0; v < V; v++) a.at[v] = merge(a.at[v], b.at[v]);
+        return a;
+    });
+    for (int v = 0; v < V; v++) value[v] = all.at[v];
 }
 
 // The largest z of each sample, and the sum of exp(z - largest), which cannot overflow.
-template <typename Number, typename T, int V>
-__device__ __forceinline__ void top_and_total(const T* z, int K, i64 P, Number (&top)[V],
+template <typename Number, typename T, int V, int R>
+__device__ __forceinline__ void top_and_total(const Classes<T, V, R>& z, int K, Number (&top)[V],
                                               Number (&total)[V]) {
-    const Vec<T, V> some = load<V>(z);
+    const Vec<T, V> some = load<V>(z.from);
     for (int v = 0; v < V; v++) top[v] = Number(some.at[v]), total[v] = 0;
-#pragma unroll 4
-    FOR_CLASSES(k, K) {
-        const Vec<T, V> value = load<V>(z + k * P);
+#pragma unroll(R ? R : 4)
+    FOR_CLASSES(r, k, K, R) {
+        const Vec<T, V> value = z.at(r, k);
         for (int v = 0; v < V; v++) top[v] = Largest()(top[v], Number(value.at[v]));
     }
     over_classes(top, Largest());
-#pragma unroll 4
-    FOR_CLASSES(k, K) {
-        const Vec<T, V> value = load<V>(z + k * P);
+#pragma unroll(R ? R : 4)
+    FOR_CLASSES(r, k, K, R) {
+        const Vec<T, V> value = z.at(r, k);
         for (int v = 0; v < V; v++) total[v] += exp(Number(value.at[v]) - top[v]);
     }
     over_classes(total, Sum());
 }
 
-template <typename T, int V>
-__global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P) {
+template <typename T, int V, int R>
+__global__ void __launch_bounds__(MOST_THREADS, R ? 2 : 1)
+softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, P, V) {
         const i64 n = own_sample<V>(first, P);
+        const Classes<T, V, R> values(z + n, K, P);
         Number top[V], total[V];
-        top_and_total(z + n, K, P, top, total);
+        top_and_total(values, K, top, total);
         if (first + threadIdx.x * V >= P) continue;
         // One division per sample, because divisions are slow.
         for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            Vec<T, V> value = load<V>(z + k * P + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            Vec<T, V> value = values.at(r, k);
             for (int v = 0; v < V; v++)
                 value.at[v] = T(exp(Number(value.at[v]) - top[v]) * total[v]);
             store(y + k * P + n, value);
@@ -67,24 +97,25 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
 }
 
 // dz = y (dy - sum over k of dy y)
-template <typename T, int V>
+template <typename T, int V, int R>
 __global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__ y,
                                  T* __restrict__ dz, int K, i64 P) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, P, V) {
         const i64 n = own_sample<V>(first, P);
+        const Classes<T, V, R> gradients(dy + n, K, P), outputs(y + n, K, P);
         Number sum[V] = {};
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            const Vec<T, V> gradient = load<V>(dy + k * P + n), output = load<V>(y + k * P + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            const Vec<T, V> gradient = gradients.at(r, k), output = outputs.at(r, k);
             for (int v = 0; v < V; v++) sum[v] += Number(gradient.at[v]) * Number(output.at[v]);
         }
         over_classes(sum, Sum());
         if (first + threadIdx.x * V >= P) continue;
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            Vec<T, V> gradient = load<V>(dy + k * P + n);
-            const Vec<T, V> output = load<V>(y + k * P + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            Vec<T, V> gradient = gradients.at(r, k);
+            const Vec<T, V> output = outputs.at(r, k);
             for (int v = 0; v < V; v++)
                 gradient.at[v] = T(Number(output.at[v]) * (Number(gradient.at[v]) - sum[v]));
             store(dz + k * P + n, gradient);
@@ -94,15 +125,17 @@ __global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__
 
 // losses (N,) = -log softmax(z)_label of each sample; dz = (softmax(z) - 1 at the label) / N. As in
 // base.py, a label that is not a class is a target of zeros.
-template <typename T, int V>
-__global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
-                                        T* __restrict__ dz,
-                                        typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
+template <typename T, int V, int R>
+__global__ void __launch_bounds__(MOST_THREADS, R ? 2 : 1)
+cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
+                        T* __restrict__ dz, typename Wide<T>::type* __restrict__ losses, int K,
+                        i64 N) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
         const i64 n = own_sample<V>(first, N);
+        const Classes<T, V, R> values(z + n, K, N);
         Number top[V], total[V];
-        top_and_total(z + n, K, N, top, total);
+        top_and_total(values, K, top, total);
         if (first + threadIdx.x * V >= N) continue;
         int label[V];
         for (int v = 0; v < V; v++) {
@@ -114,9 +147,9 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
             total[v] = Number(1) / total[v];
         }
         const Number mean = Number(1) / Number(N);
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            Vec<T, V> value = load<V>(z + k * N + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            Vec<T, V> value = values.at(r, k);
             for (int v = 0; v < V; v++) {
                 const Number share = exp(Number(value.at[v]) - top[v]) * total[v];
                 value.at[v] = T(label[v] < 0 ? Number(0) : (share - Number(k == label[v])) * mean);
@@ -133,18 +166,19 @@ __device__ __forceinline__ Number weighed(Number weight, Number value) {
 }
 
 // losses (N,) = -sum over k of t_k log softmax(z)_k; dz = (softmax(z) sum(t) - t) / N
-template <typename T, int V>
+template <typename T, int V, int R>
 __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, T* __restrict__ dz,
                               typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
         const i64 n = own_sample<V>(first, N);
+        const Classes<T, V, R> values(z + n, K, N), targets(t + n, K, N);
         Number top[V], total[V], level[V], loss[V] = {}, weight[V] = {};
-        top_and_total(z + n, K, N, top, total);
+        top_and_total(values, K, top, total);
         for (int v = 0; v < V; v++) level[v] = log(total[v]);
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            const Vec<T, V> value = load<V>(z + k * N + n), target = load<V>(t + k * N + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            const Vec<T, V> value = values.at(r, k), target = targets.at(r, k);
             for (int v = 0; v < V; v++) {
                 loss[v] += weighed(Number(target.at[v]), level[v] - (Number(value.at[v]) - top[v]));
                 weight[v] += Number(target.at[v]);
@@ -158,10 +192,10 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
             level[v] = weighed(weight[v], Number(1) / total[v]);
         }
         const Number mean = Number(1) / Number(N);
-#pragma unroll 4
-        FOR_CLASSES(k, K) {
-            Vec<T, V> value = load<V>(z + k * N + n);
-            const Vec<T, V> target = load<V>(t + k * N + n);
+#pragma unroll(R ? R : 4)
+        FOR_CLASSES(r, k, K, R) {
+            Vec<T, V> value = values.at(r, k);
+            const Vec<T, V> target = targets.at(r, k);
             for (int v = 0; v < V; v++)
                 value.at[v] = T((weighed(level[v], exp(Number(value.at[v]) - top[v]))
                                  - Number(target.at[v])) * mean);

@@ -257,11 +257,13 @@ def test_the_pieces_of_rows_cover_them_once(rows: int, vectors: int, width: int)
 
 @given(st.integers(1, 2**17), st.integers(1, 2**33), st.sampled_from((1, 2, 4, 8)))
 def test_classes_are_shared_where_samples_are_few(classes: int, samples: int, widest: int):
-    width, (grid, block) = cuda_launch.softmax_launch(classes, samples * widest, widest)
+    width, kept, (grid, block) = cuda_launch.softmax_launch(classes, samples * widest, widest)
     check_limits(grid, block)
     assert (width in (1, widest) and block[0] * block[1] <= cuda_launch.THREADS
             and block[1] & (block[1] - 1) == 0)
     assert block[1] <= classes and (samples * widest) % width == 0
+    if kept:                                # all classes, and 64 bytes of each
+        assert width == widest > 1 and kept * block[1] >= classes and block[0] >= 4
     if classes >= 1000 and samples * widest <= 128:
         assert block[1] >= 128 and grid[0] >= samples * widest / 2
 
