@@ -118,8 +118,10 @@ MUTANTS: dict[str, Mutant] = {
     "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
     "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
     "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
-    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j + u)", "Index(i * w.KW + j + u "
-                                                                          "+ 1)", "max_pool2d"),
+    "the winner is the next tap": ("max_pool", "Index(tap + u)", "Index(tap + u + 1)",
+                                   "max_pool2d"),
+    "the second row of a window begins at its second tap": (
+        "taps", "j = 0, i++", "j = 1, i++", "max_pool2d"),
     "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)",
                                 "max_pool2d_dx"),
     "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                "

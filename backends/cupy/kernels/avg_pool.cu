@@ -26,15 +26,11 @@ __global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weig
     typedef typename Wide<T>::type Number;
     FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
         Number sum[V] = {};
-        for (int i = 0; i < w.KH; i++) {
-            const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
-            if (!inside(iy, w.H)) continue;
-            for (int j = 0; j < w.KW; j += AHEAD) {
-                const Taps<T, V> taps =
-                    load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
-                for (int u = 0; u < AHEAD; u++)
-                    for (int k = 0; k < V; k++) sum[k] += Number(taps.value[u].at[k]);
-            }
+        for (int i = 0, j = 0; i < w.KH;) {
+            const Taps<T, V> taps =
+                next_taps<V>(x + (i64)c * w.H * w.W * w.N, w, (int)oy, ox, i, j, n);
+            for (int u = 0; u < AHEAD; u++)
+                for (int k = 0; k < V; k++) sum[k] += Number(taps.value[u].at[k]);
         }
         const Number share = share_of<Number>(weight, oy, ox, w);
         Vec<T, V> mean;

@@ -51,18 +51,23 @@ __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __rest
     typedef typename Wide<T>::type Number;
     const Number factor = Number(T(scale));
     FOR_BLOCKS(block, n) {
+        const i64 first = block * 8;
+        // The elements are loaded while the words are computed.
+        Vec<T, V> value[8 / V];
+#pragma unroll
+        for (int u = 0; u < 8 / V; u++)
+            if (first + u * V < n) value[u] = load<V>(x + first + u * V);
         const Words words = philox(block, key0, key1, counter);
-        for (int h = 0; h < 8; h += V) {
-            const i64 i = block * 8 + h;
-            if (i >= n) break;
-            Vec<T, V> value = load<V>(x + i);
+#pragma unroll
+        for (int u = 0; u < 8 / V; u++) {
+            if (first + u * V >= n) break;
             Vec<bool, V> kept;
             for (int k = 0; k < V; k++) {
-                kept.at[k] = words.half(h + k) >= threshold;
-                value.at[k] = kept.at[k] ? T(Number(value.at[k]) * factor) : T(0);
+                kept.at[k] = words.half(u * V + k) >= threshold;
+                value[u].at[k] = kept.at[k] ? T(Number(value[u].at[k]) * factor) : T(0);
             }
-            store(y + i, value);
-            store(keep + i, kept);
+            store(y + first + u * V, value[u]);
+            store(keep + first + u * V, kept);
         }
     }
 }

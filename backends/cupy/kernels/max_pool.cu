@@ -20,21 +20,17 @@ __global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __re
         Vec<Index, V> winner = {};
         // The first element is taken without a comparison: all elements may be -inf.
         bool first = true;
-        for (int i = 0; i < w.KH; i++) {
-            const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
-            if (!inside(iy, w.H)) continue;
-            for (int j = 0; j < w.KW; j += AHEAD) {
-                const Taps<T, V> taps =
-                    load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
-                for (int u = 0; u < AHEAD; u++) {
-                    if (!taps.on_input[u]) continue;
-                    for (int k = 0; k < V; k++)
-                        if (first || beats(Number(taps.value[u].at[k]), Number(best.at[k]))) {
-                            best.at[k] = taps.value[u].at[k];
-                            winner.at[k] = Index(i * w.KW + j + u);
-                        }
-                    first = false;
-                }
+        for (int tap = 0, i = 0, j = 0; i < w.KH; tap += AHEAD) {
+            const Taps<T, V> taps =
+                next_taps<V>(x + (i64)c * w.H * w.W * w.N, w, (int)oy, ox, i, j, n);
+            for (int u = 0; u < AHEAD; u++) {
+                if (!taps.on_input[u]) continue;
+                for (int k = 0; k < V; k++)
+                    if (first || beats(Number(taps.value[u].at[k]), Number(best.at[k]))) {
+                        best.at[k] = taps.value[u].at[k];
+                        winner.at[k] = Index(tap + u);
+                    }
+                first = false;
             }
         }
         const i64 target = (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n;

@@ -1,7 +1,7 @@
 // Reading the elements of a window, and finding the windows that read an element.
 
-// Neighbouring taps in one row of a window are loaded together before they are used: a load takes
-// long, so several should be in flight.
+// Several taps of a window are loaded together before they are used: a load takes long, so several
+// should be in flight.
 #define AHEAD 4
 
 template <typename T, int V>
@@ -22,6 +22,24 @@ __device__ __forceinline__ Taps<T, V> load_taps(const T* row, const Window& w, i
         taps.on_input[u] = j + u < w.KW && inside(ix, w.W);
         taps.value[u] = {};
         if (taps.on_input[u]) taps.value[u] = load<V>(row + (i64)ix * w.N + n);
+    }
+    return taps;
+}
+
+// The next AHEAD taps of the window at (oy, ox), row by row. They begin with tap (i, j), which is
+// moved on. A tap after the last one or outside the input is 0.
+template <int V, typename T>
+__device__ __forceinline__ Taps<T, V> next_taps(const T* map, const Window& w, int oy, int ox,
+                                                int& i, int& j, int n) {
+    Taps<T, V> taps;
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+        const int iy = oy * w.stride_h - w.top + i * w.dilation_h;
+        const int ix = ox * w.stride_w - w.left + j * w.dilation_w;
+        taps.on_input[u] = i < w.KH && inside(iy, w.H) && inside(ix, w.W);
+        taps.value[u] = {};
+        if (taps.on_input[u]) taps.value[u] = load<V>(map + ((i64)iy * w.W + ix) * w.N + n);
+        if (++j == w.KW) j = 0, i++;
     }
     return taps;
 }
