@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 MODULES = ("xpnet", "xpnet.data", "xpnet.explain", "xpnet.functional", "xpnet.metrics",
-           "xpnet.vision", "xpnet.viz", "xpnet.training", "xpnet.parallel", "xpnet.sklearn",
-           "xpnet.io.darknet", "xpnet.backends", "xpnet.catalogue", "xpnet.models",
+           "xpnet.vision", "xpnet.viz", "xpnet.explore", "xpnet.training", "xpnet.parallel",
+           "xpnet.sklearn", "xpnet.io.darknet", "xpnet.backends", "xpnet.catalogue", "xpnet.models",
            "xpnet.initializers", "xpnet.testing")
 
 # page: (title, the files and packages in which its names are defined)
@@ -46,6 +46,7 @@ PAGES = {
     "models": ("Models", "models"),
     "explain": ("What a value depends on", "explain"),
     "viz": ("Pictures", "viz"),
+    "explore": ("The page in the browser", "explore"),
     "functional": ("Functions of arrays", "functional"),
     "parallel": ("Many machines", "parallel"),
     "sklearn": ("scikit-learn", "sklearn"),

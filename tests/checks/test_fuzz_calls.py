@@ -103,6 +103,7 @@ def test_every_public_name_is_called():
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
     assert {f"explain.{name}" for name in xn.explain.__all__} <= set(CALLS)
     assert {f"viz.{name}" for name in xn.viz.__all__ if name[0].islower()} <= set(CALLS)
+    assert "explore.Explorer" in CALLS
     assert {f"vision.{name}" for name in xn.vision.__all__ if name[0].islower()} <= set(CALLS)
 
 

@@ -12,8 +12,8 @@ def network():
                          backend="numpy", seed=3)
 
 
-def test_values_are_those_of_the_network(serve, rng=np.random.default_rng(0)):
-    net = network()
+def test_values_are_those_of_the_network(serve):
+    net, rng = network(), np.random.default_rng(0)
     net.classes = list("abcde")
     page = serve(net, name="small")
     model = page.json("/api/model")

@@ -32,6 +32,7 @@ from xpnet.data import (
     shapes,
     stick_figures,
 )
+from xpnet.explore import Explorer
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json, graph
 from xpnet.io.darknet import network_from_text
@@ -571,10 +572,20 @@ def pictures() -> dict[str, Call]:
             for name, good in table.items() if (function := getattr(module, name))}
 
 
+def served(**options: Any) -> Explorer:
+    """A page that was served, and is closed."""
+    with Explorer(**options) as explorer:
+        return explorer
+
+
+def pages() -> dict[str, Call]:
+    return {"explore.Explorer": Call(served, lambda: signature(Explorer) | {"net": a_network()})}
+
+
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
                           | functions() | measures() | ensembles() | augmentations()
                           | callbacks() | histories() | tools() | seeing() | pictures()
-                          | data_sets())
+                          | data_sets() | pages())
 # The file or the folder of the good arguments of these is missing.
 FILES = {"csv_images", "image_folder", "load", "load_darknet", "save_darknet", "read_idx",
          "read_image", "Network.save", "Network.load", "Network.compare", "Network.predict_files",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 from xpnet.checks import (
     expect_flag,
     expect_instance,
-    expect_integer,
     expect_name,
     expect_seed,
+    is_integer,
+    wrong,
 )
 from xpnet.explore.opening import NAMED, WHO, compared, named
 from xpnet.explore.session import Session
@@ -90,7 +91,8 @@ class Explorer:
             from xpnet.data import Dataset
             expect_instance(WHO, "data", data, Dataset, "None or a Dataset")
         self.seed, name = expect_seed(WHO, seed), expect_name(WHO, "name", name)
-        port = expect_integer(WHO, "port", port, 0, 65535)
+        if not (is_integer(port, 0, 0) or is_integer(port, 1024, 65535)):
+            raise wrong(WHO, "port to be 0, for a free one, or from 1024 to 65535", "port", port)
         other, mirror = None, False
         if compare is not None:
             expect_instance(WHO, "compare", compare, str, "the name of a backend or of a file")
@@ -98,7 +100,7 @@ class Explorer:
         self.data = data
         self.session = Session(net, data, other=other, what=compare, mirror=mirror,
                                name=name or "network", seed=self.seed)
-        self._socket = _listening(port)
+        self._socket = _listening(int(port))
         port = self._socket.getsockname()[1]
         token = secrets.token_urlsafe(24)
         self.url = f"http://{HOST}:{port}/?token={token}"
