@@ -21,8 +21,9 @@ class Part:
 
     `values` are those of the taps, 0 on padding; `weights` and `products` have their shape. Of a
     long sum only the largest products are there, with their `indices` along the first axis, and
-    `rest` is the sum of the others. `chosen` is the element that a maximum took. `previous` says
-    that it is not the input that is read but the layer's own output of the step before.
+    `rest` is the sum of the others. `chosen` is the element that a maximum took. `inside` says
+    that what is read is no input: "previous", the layer's own state of the step before, or "below",
+    the states of the layer below inside a recurrent layer of several.
     """
 
     input: int
@@ -33,7 +34,7 @@ class Part:
     chosen: list[int] | None = None
     indices: list[int] | None = None
     rest: float | None = None
-    previous: bool = False
+    inside: str | None = None
 
     def __post_init__(self) -> None:
         if self.products is None and self.values is not None and self.weights is not None:
@@ -49,7 +50,7 @@ class Part:
         return Part(self.input, self.region, self.values[first],
                     None if self.weights is None else self.weights[first], self.products[first],
                     indices=first.tolist(), rest=float(self.products[others].sum()),
-                    previous=self.previous)
+                    inside=self.inside)
 
 
 @dataclass

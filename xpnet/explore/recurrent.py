@@ -102,9 +102,10 @@ def _one(layer: Any, direction: Direction, step: Step, unit: int, t: int) -> Com
               "value": float(step.gates[gate][unit]),
               "function": FUNCTIONS.get(gate, direction.kind)} for gate in direction.names]
     row = direction.rows(direction.names[0]).start + unit
-    parts = [Part(0, [[0, len(step.x)], [t, t + 1]], step.x, direction.W[row]),
+    parts = [Part(0, [[0, len(step.x)], [t, t + 1]], step.x, direction.W[row],
+                  inside="below" if layer.layers > 1 else None),
              Part(0, [[0, direction.H], [before, before + 1]], step.before[0], direction.U[row],
-                  previous=True)]
+                  inside="previous")]
     more = {"gates": gates, "previous": float(step.before[0][unit]), "step": t,
             "of_gate": direction.names[0], "layers": layer.layers}
     h = float(step.after[0][unit])

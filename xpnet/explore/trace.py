@@ -69,15 +69,16 @@ def other(layer: Layer, xs: Sequence[np.ndarray], at: Place) -> Computed:
 
 
 def _part(side: Side, node: Node, part: Part) -> dict[str, Any]:
-    read = node if part.previous else node.parents[part.input]
+    read = (node.parents[part.input] if part.inside is None else
+            node if part.inside == "previous" else None)
     found: dict[str, Any] = {"node": side.nodes.index(read) if read in side.nodes else None,
                              "region": part.region, "values": listed(part.values),
                              "weights": listed(part.weights), "products": listed(part.products),
                              "chosen": part.chosen}
     if part.indices is not None:
         found |= {"indices": part.indices, "rest": finite(part.rest)}
-    if part.previous:
-        found["previous"] = True
+    if part.inside is not None:
+        found[part.inside] = True
     return found
 
 
