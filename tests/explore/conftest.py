@@ -46,9 +46,8 @@ class Page:
         return self.json(f"/api/input?input={number}", x.astype("<f4").tobytes())
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Page]]:
-    """Start pages, which end with the test."""
+def starting() -> Iterator[Callable[..., Page]]:
+    """A function that starts pages, which end when the generator does."""
     pages = []
 
     def start(*arguments: Any, **options: Any) -> Page:
@@ -62,3 +61,7 @@ def serve() -> Iterator[Callable[..., Page]]:
     for page in pages:
         page.client.close()
         page.explorer.close()
+
+
+serve = pytest.fixture(starting, name="serve")
+serve_module = pytest.fixture(starting, name="serve_module", scope="module")

@@ -97,7 +97,10 @@ class Answers:
 
     def sample(self, call: Call) -> Any:
         given = call.json("index", "random")
-        self.session.set_sample(None if given.get("random") is True else given.get("index", -1))
+        chosen = given.get("index")
+        if given.get("random") is not True and chosen is None:
+            raise ValueError(f"{WHO}: expected index, or random to be true. Received: neither.")
+        self.session.set_sample(None if given.get("random") is True else chosen)
         return self.session.state()
 
     def node(self, call: Call) -> Any:
