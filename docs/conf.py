@@ -16,11 +16,12 @@ version = release = xpnet.__version__
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon",
     # in docs/extensions
-    "docstrings", "formulas", "notebooks", "reference", "sources",
+    "docstrings", "formulas", "notebooks", "reference", "sources", "theory",
 ]
-exclude_patterns = ["pictures", "extensions"]
+exclude_patterns = ["pictures", "extensions", "static"]
 html_theme = "furo"
 html_title = "xpnet"
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_copy_source = False
 smartquotes_action = "D"                # -- becomes a dash; "half" keeps the quotes of code
 pygments_style, pygments_dark_style = "friendly", "github-dark"

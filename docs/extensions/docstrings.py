@@ -69,6 +69,17 @@ def converted(lines: list[str]) -> list[str]:
     return done
 
 
+def without_sections(lines: list[str]) -> list[str]:
+    """A docstring without its arguments and errors: what it computes."""
+    kept: list[str] = []
+    section = False
+    for line in lines:
+        section = bool(SECTION.fullmatch(line)) or section and (not line or line[0] == " ")
+        if not section:
+            kept.append(line)
+    return kept
+
+
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = converted(lines)
 

@@ -1,8 +1,11 @@
-"""Formulas become MathML when the site is built: every browser draws it, without a script and
-without fonts from elsewhere."""
+"""Formulas become MathML when the site is built. Every browser draws it, without a script; the font
+is copied into the site."""
 
 from __future__ import annotations
 
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -34,7 +37,14 @@ def visit_displaymath(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def copy_font(app: Sphinx, error: Exception | None) -> None:
+    """STIX Two Math, which is part of the package ziamath. Few systems have a font for formulas."""
+    with as_file(files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf") as font:
+        shutil.copy(font, Path(app.outdir, "_static"))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
+    app.connect("build-finished", copy_font)
     app.config.html_math_renderer = "mathml"
     return {"parallel_read_safe": True}
