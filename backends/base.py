@@ -135,6 +135,17 @@ class Backend:
         rows = samples if index is None else samples[index]
         return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
 
+    def take_columns(self, m: Array, index: Array) -> Array:
+        """out (rows, P) = m[:, index], for m (rows, S), and index (P,) int64 from 0 to S - 1."""
+        return self.xp.take(m, index, axis=1)
+
+    def put_columns(self, m: Array, index: Array, columns: int) -> Array:
+        """out (rows, columns), 0 but for out[:, index] = m, for m (rows, P), and index (P,) int64
+        from 0 to columns - 1, no two the same."""
+        out = self.zeros((len(m), columns), m.dtype)
+        out[:, index] = m
+        return out
+
     def feed(self, samples: Array, dtype: Any, most: int) -> Feed:
         """A batch source with batches of up to `most` of these batch-first samples.
 

@@ -58,6 +58,8 @@ class NumbaBackend(NumpyBackend):
     scan_backward = recurrent.scan_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
+    take_columns = batches.take_columns
+    put_columns = batches.put_columns
 
     _multiply = product.multiply
     winograd_tile = winograd.best_tile

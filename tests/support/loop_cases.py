@@ -117,6 +117,10 @@ def _large() -> Iterator[Case]:
         index = np.random.default_rng(4).permutation(300)[:130]
         yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index},
                    {"dtype": np.float32}, exact=True)
+    index = np.random.default_rng(9).permutation(3000)[:2000]
+    yield Case("take_columns", "large", {"m": normal(300, 3000), "index": index}, exact=True)
+    yield Case("put_columns", "large", {"m": normal(300, 2000), "index": index}, {"columns": 3000},
+               exact=True)
 
 
 LARGE = list(_large())

@@ -118,6 +118,14 @@ def _batches() -> Iterator[Case]:
                         yield Case("gather_batch", f"{label}-{N}-there",
                                    {"samples": samples, "index": index}, {"dtype": dtype},
                                    exact=True)
+    for dtype in FLOATS:
+        for rows, columns in ((1, 1), (3, 7), (5, 0)):
+            index = np.random.default_rng(columns).permutation(9)[:columns]
+            yield Case("take_columns", f"{rows}-{columns}-{np.dtype(dtype)}",
+                       {"m": normal(rows, 9, dtype=dtype), "index": index}, exact=True)
+            yield Case("put_columns", f"{rows}-{columns}-{np.dtype(dtype)}",
+                       {"m": normal(rows, columns, dtype=dtype), "index": index}, {"columns": 9},
+                       exact=True)
     yield Case("gather_batch", "special",
                options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
                         "dtype": np.float64}, exact=True)

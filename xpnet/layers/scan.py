@@ -151,7 +151,7 @@ class Steps:
     def columns(self, m: Array) -> Array:
         """(rows, P) of a sequence (rows, T, N), step by step."""
         m = inside(self.xp, m, self.masks).reshape(len(m), self.T * self.N)
-        return m if self.order is None else self.xp.take(m, self.index, axis=1)
+        return m if self.order is None else self.backend.take_columns(m, self.index)
 
     def sequence(self, m: Array, clean: bool = False) -> Array:
         """(rows, T, N) of columns (rows, P), 0 beyond the ends of the samples. `clean` says that m
@@ -159,8 +159,7 @@ class Steps:
         if self.order is None:
             m = m.reshape(len(m), self.T, self.N)
             return m if clean else inside(self.xp, m, self.masks)
-        out = self.backend.zeros((len(m), self.T * self.N), m.dtype)
-        out[:, self.index] = m
+        out = self.backend.put_columns(m, self.index, self.T * self.N)
         return out.reshape(len(m), self.T, self.N)
 
     def sorted(self, state: Array) -> Array:

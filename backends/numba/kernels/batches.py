@@ -1,4 +1,5 @@
-"""A batch-last batch of batch-first samples: gathered, transposed and converted in one pass."""
+"""A batch-last batch of batch-first samples: gathered, transposed and converted in one pass; and
+columns of matrices."""
 
 from __future__ import annotations
 
@@ -33,3 +34,23 @@ def gather(samples, index, out):
                 for i in range(start, stop):
                     out[i, n] = samples[index[n], i]
     return True
+
+
+@kernel
+def take(m, index, out):
+    """out[:, j] = m[:, index[j]]."""
+    for row in prange(out.shape[0]):
+        source, target = m[row], out[row]
+        for j in range(index.size):
+            target[j] = source[index[j]]
+
+
+@kernel
+def put(m, index, out):
+    """out[:, index[j]] = m[:, j], and 0 elsewhere."""
+    for row in prange(out.shape[0]):
+        source, target = m[row], out[row]
+        for j in range(target.size):
+            target[j] = 0
+        for j in range(index.size):
+            target[index[j]] = source[j]

@@ -87,6 +87,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
                         "v": np.ones(5, np.float32), "hyper": ADAM, "decayed": 5}),
     "gather_batch": ("gather", {"samples": normal(5, 3), "index": np.array([4, 0]),
                                 "dtype": np.float32}),
+    "take_columns": ("take", {"m": normal(3, 5), "index": np.array([4, 0, 4])}),
+    "put_columns": ("put", {"m": normal(3, 2), "index": np.array([4, 0]), "columns": 5}),
     "scan": ("lstm", {"cell": "lstm", "a": normal(8, 3), "U": normal(8, 2), "counts": [2, 1],
                       "states 0": normal(2, 2), "states 1": normal(2, 2)}),
     "scan_backward": ("simple_backward", {

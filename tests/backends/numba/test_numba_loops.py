@@ -33,7 +33,7 @@ def test_the_overrides_are_these():
         "max_pool2d", "max_pool2d_dx", "avg_pool2d", "avg_pool2d_dx", "activate", "add",
         "activation_backward", "batch_norm", "batch_norm_inference", "batch_norm_backward",
         "softmax", "softmax_cross_entropy", "dropout", "dropout_dx", "random_bits", "gather_batch",
-        "scan", "scan_backward", "update"}
+        "take_columns", "put_columns", "scan", "scan_backward", "update"}
     assert different_signatures(NumbaBackend) == set()
 
 
