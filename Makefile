@@ -69,7 +69,7 @@ pictures: $(VENV)/installed-viz $(VENV)/installed-data
 
 # Warnings are errors, links to pages and headings that do not exist among them.
 docs: $(VENV)/installed-docs
-	$(BIN)/python -m sphinx -EWnq --keep-going -b html -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx -EWnq --keep-going -j $(JOBS) -b html -d build/doctrees docs build/docs
 	@echo 'the site: build/docs/index.html'
 
 bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)

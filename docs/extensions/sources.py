@@ -24,13 +24,24 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.osutil import relative_uri
 
 ROOT = Path(__file__).parents[2]
-SHOWN: set[Path] = set()                # what the pages of this build link to: builds start afresh
 
 
-def page_of(path: Path) -> str:
+def page_of(env: Any, path: Path) -> str:
     """The name of the page that shows a file or a folder."""
-    SHOWN.add(path)
+    shown(env).add(path)
     return f"source/{path.relative_to(ROOT).as_posix()}"
+
+
+def shown(env: Any) -> set[Path]:
+    """The files and folders that pages of this build link to; builds start afresh."""
+    if not hasattr(env, "shown_files"):
+        env.shown_files = set()
+    return env.shown_files
+
+
+def merge(app: Sphinx, env: Any, docnames: list[str], other: Any) -> None:
+    """Sphinx reads the pages in several processes."""
+    shown(env).update(shown(other))
 
 
 class LinksToFiles(SphinxTransform):
@@ -54,10 +65,10 @@ class LinksToFiles(SphinxTransform):
                 uri = self.app.builder.get_target_uri
                 link.replace_self(nodes.reference(
                     "", "", *link.children, internal=True,
-                    refuri=relative_uri(uri(self.env.docname), uri(page_of(path)))))
+                    refuri=relative_uri(uri(self.env.docname), uri(page_of(self.env, path)))))
 
 
-def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+def link_to_code(env: Any, info: dict[str, str]) -> str | None:
     """The page and the line of an object of the reference, for sphinx.ext.linkcode."""
     found: Any = sys.modules.get(info["module"])
     for name in info["fullname"].split("."):
@@ -68,7 +79,7 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
         line = inspect.getsourcelines(found)[1]
     except (TypeError, OSError):        # a constant, or an attribute
         return None
-    return f"../{page_of(path)}.html#L-{line}" if path.is_relative_to(ROOT) else None
+    return f"../{page_of(env, path)}.html#L-{line}" if path.is_relative_to(ROOT) else None
 
 
 PAGE = """<!doctype html>
@@ -93,17 +104,18 @@ def write_pages(app: Sphinx, error: Exception | None) -> None:
     and of the contents, so they are made without the theme, which is much faster."""
     light, dark = (HtmlFormatter(style=style, lineanchors="L", anchorlinenos=True, linenos="table")
                    for style in (app.config.pygments_style, app.config.pygments_dark_style))
-    for path in sorted(SHOWN):
-        name = path.relative_to(ROOT).as_posix()
-        file = Path(app.outdir, f"{page_of(path)}.html")
+    linked = shown(app.env)
+    for path in sorted(linked):
+        name, page = path.relative_to(ROOT).as_posix(), page_of(app.env, path)
+        file = Path(app.outdir, f"{page}.html")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(PAGE.format(
-            name=escape(name), root="../" * page_of(path).count("/"),
+            name=escape(name), root="../" * page.count("/"),
             light=light.get_style_defs(".highlight"), dark=dark.get_style_defs(".highlight"),
-            body=listing(path) if path.is_dir() else code(path, light)), encoding="utf-8")
+            body=listing(path, linked) if path.is_dir() else code(path, light)), encoding="utf-8")
 
 
-def listing(folder: Path) -> str:
+def listing(folder: Path, linked: set[Path]) -> str:
     """The files of a folder; those that are shown on a page of the site are links."""
     rows = []
     for path in sorted(folder.iterdir()):
@@ -111,7 +123,7 @@ def listing(folder: Path) -> str:
             continue
         name = escape(path.name) + "/" * path.is_dir()
         rows.append(f'<li><a href="{escape(folder.name)}/{escape(path.name)}.html">{name}</a></li>'
-                    if path in SHOWN else f"<li>{name}</li>")
+                    if path in linked else f"<li>{name}</li>")
     return f"<ul>{''.join(rows)}</ul>"
 
 
@@ -128,5 +140,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(LinksToFiles)
     app.connect("build-finished", write_pages)
     app.setup_extension("sphinx.ext.linkcode")
-    app.config.linkcode_resolve = linkcode_resolve
-    return {"parallel_read_safe": False}
+    app.config.linkcode_resolve = lambda domain, info: link_to_code(app.env, info)
+    app.connect("env-merge-info", merge)
+    return {"parallel_read_safe": True}
