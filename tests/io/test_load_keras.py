@@ -69,6 +69,20 @@ def test_a_convolutional_network(h5py: Any, tmp_path: Path):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-4)
 
 
+def test_slopes_of_prelu(h5py: Any, tmp_path: Path):
+    """A slope for each channel, for all, and for each feature behind Flatten."""
+    net = xn.Sequential([xn.PReLU(per_channel=True), xn.PReLU(), xn.Flatten(),
+                         xn.PReLU(per_channel=True)], input_shape=(2, 3, 4), backend="numpy")
+    slopes = [rng.random((1, 1, 2)), rng.random((1, 1, 1)), rng.random(24)]
+    assert net.load_keras(written(h5py, tmp_path / "a.weights.h5", p_re_lu=[slopes[0]],
+                                  p_re_lu_1=[slopes[1]], p_re_lu_2=[slopes[2]])).complete
+    y = x = normal(3, 4, 2)                                         # (H, W, C)
+    for a in (slopes[0], slopes[1], slopes[2].reshape(3, 4, 2)):
+        y = np.where(y > 0, y, a * y)
+    found = net.predict(np.moveaxis(x, -1, 0)[None])[0].reshape(2, 3, 4)
+    np.testing.assert_allclose(np.moveaxis(found, 0, -1), y, rtol=1e-6)
+
+
 def test_layers_of_a_class_are_numbered(h5py: Any, tmp_path: Path):
     net = xn.Sequential([xn.Linear(3) for _ in range(12)], input_shape=(3,), backend="numpy")
     arrays = [[normal(3, 3), normal(3)] for _ in range(12)]

@@ -26,7 +26,7 @@ KINDS: dict[type[Layer], str] = {
     L.ConvTranspose1d: "conv1d_transpose", L.ConvTranspose2d: "conv2d_transpose",
     L.SeparableConv2d: "separable_conv2d", L.Linear: "dense", L.Embedding: "embedding",
     L.BatchNorm1d: "batch_normalization", L.BatchNorm2d: "batch_normalization",
-    L.LayerNorm: "layer_normalization", L.GroupNorm: "group_normalization",
+    L.LayerNorm: "layer_normalization", L.GroupNorm: "group_normalization", L.PReLU: "p_re_lu",
 }
 RECURRENT: dict[type[Layer], tuple[str, str]] = {       # and the kind of equations
     L.SimpleRNN: ("simple_rnn", "rnn"), L.LSTM: ("lstm", "lstm"), L.GRU: ("gru", "gru")}
@@ -77,6 +77,9 @@ def _layout(kind: str, key: str, shape: Shape, layer: Layer, before: Node) -> La
     order = features(before) if len(before.shape) == 1 else None
     if kind == "embedding":
         return Layout(shape, lambda a: a)
+    if kind == "p_re_lu":               # (1, 1, C) with shared_axes=[1, 2]
+        each = order is not None and shape != (1,)
+        return Layout((1,) * (len(before.shape) - 1) + shape, lambda a: a[order] if each else a)
     if kind == "dense" and key == "W":
         return Layout(shape[::-1], lambda a: a.T if order is None else a.T[:, order])
     if kind == "dense" or not key.endswith("W"):
