@@ -13,34 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import PAGES, ROOT, blocks, headings, name_of
 from skips import NO_NUMBA
 from tiers import full
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
 # Of the pages in folders below docs, those that run in the first tier; the others are `full`.
-FIRST = {"start/first_network.md", "course/01-images-as-arrays.md"}
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def name_of(page: Path) -> str:
-    """Its path in the repository, without the folder docs."""
-    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
-
-
-def blocks(page: Path) -> list[tuple[int, str, str | None]]:
-    """(line, code, what it prints or None) for each Python block of a page."""
-    text = page.read_text(encoding="utf-8")
-    found: list[tuple[int, str, str | None]] = []
-    for match in FENCE.finditer(text):
-        kind, content = match.groups()
-        if kind == "python":
-            found.append((text.count("\n", 0, match.start()) + 2, content, None))
-        elif kind == "output":
-            line, code, _ = found.pop()
-            found.append((line, code, content))
-    return found
+FIRST = {"start/install.md", "course/01-images-as-arrays.md"}
 
 
 def needs_numba(page: Path) -> bool:
@@ -79,14 +57,6 @@ def test_these_pages_exist_and_have_code():
     for name in ("networks.md", "training.md"):
         assert len(blocks(ROOT / "docs" / name)) > 5
     assert any(printed for _, _, printed in blocks(ROOT / "docs" / "networks.md"))
-
-
-def headings(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"),
-                  flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
