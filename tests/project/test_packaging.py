@@ -117,12 +117,13 @@ def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
     for file in files:
         assert Path(file).resolve().is_relative_to(home)
 
-    # Files that are not Python are included: the kernels, and the marker for type hints.
+    # Files that are not Python are included: the kernels, the marker for type hints, and the page.
     backends = Path(files[PACKAGES.index("xpnet.backends")]).parent
     kernels = {path.name for path in (ROOT / "backends" / "cupy" / "kernels").glob("*.cu")}
     assert (kernels
             and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")} == kernels)
     assert (Path(files[0]).parent / "py.typed").is_file()
+    assert (Path(files[PACKAGES.index("xpnet.explore")]).parent / "page.html").is_file()
 
 
 def test_every_module_is_installed(installed, tmp_path):

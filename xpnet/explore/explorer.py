@@ -56,12 +56,18 @@ def explore(net: Network, data: Dataset | None = None, *, compare: str | None = 
     """
     browser, wait = expect_flag(WHO, "browser", browser), expect_flag(WHO, "wait", wait)
     explorer = Explorer(net, data, compare=compare, name=name, port=port, seed=seed)
-    print(f"{explorer.url}\nCtrl-C ends it" if wait else explorer.url, flush=True)
-    if browser:
-        webbrowser.open(explorer.url)
-    if wait:
-        with explorer:
+    try:
+        print(f"{explorer.url}\nCtrl-C ends it" if wait else explorer.url, flush=True)
+        if browser:
+            webbrowser.open(explorer.url)
+        if wait:
             explorer.wait()
+    except KeyboardInterrupt:
+        if not wait:
+            raise
+    finally:
+        if wait:
+            explorer.close()
     return explorer
 
 
@@ -126,18 +132,16 @@ class Explorer:
         self.session.place(net, self.data, other=other, what=what, mirror=mirror, name=model)
 
     def wait(self) -> None:
-        """Return after Ctrl-C, or when the server has ended."""
-        try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
-        except KeyboardInterrupt:
-            pass
+        """Return when the server has ended. Ctrl-C raises KeyboardInterrupt."""
+        while self._thread.is_alive():
+            self._thread.join(0.5)
 
     def close(self) -> None:
         """End the server, and the training in the page."""
         self.worker.close()
         self._server.should_exit = True
         self._thread.join(2 * PATIENCE)
+        self.worker.join(PATIENCE)
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -147,7 +151,8 @@ class Explorer:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Explorer of {self.session.sides['a'].net!r} at {self.url}>"
+        address = self.url.partition("?")[0]        # without the token
+        return f"<Explorer of {self.session.sides['a'].net!r} at {address}>"
 
 
 def _listening(port: int) -> socket.socket:

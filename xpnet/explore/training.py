@@ -108,7 +108,7 @@ class Trainer:
         """Start, pause, make one step, or go back to the beginning."""
         if self.reason is not None:
             raise ValueError(f"{WHO}: expected a network that can be trained here. Received: "
-                             f"{self.reason}.")
+                             f"{self.reason.rstrip('.')}.")
         self.running = action == "start"
         if action == "start":
             self.error = None
