@@ -263,7 +263,8 @@ def test_help_of_every_command(capsys, monkeypatch):
     top = capsys.readouterr().out
     assert re.findall(r"^  (\d+)  ", top, re.MULTILINE) == ["0", "1", "2", "130", "141"]
     names = re.findall(r"^    (\w+)  ", top, re.MULTILINE)
-    assert names == ["train", "evaluate", "predict", "detect", "summary", "verify", "doctor"]
+    assert names == ["train", "evaluate", "predict", "detect", "explore", "summary", "verify",
+                     "doctor"]
     for name in names:
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
@@ -287,5 +288,6 @@ def test_commands_on_pages_can_be_parsed():
             arguments = shlex.split(re.split(" [|>] ", line)[0], comments=True)
             assert parser().parse_args(arguments).run, f"{page.name}: {line}"
             found.append(arguments[0])
-    assert {"train", "evaluate", "predict", "detect", "summary", "verify", "doctor"} == {*found}
+    assert {"train", "evaluate", "predict", "detect", "explore", "summary", "verify",
+            "doctor"} == {*found}
     assert len(found) > 15

@@ -99,8 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
     _explore(command(
         "explore", explore.run,
-        "Show in the browser how a network works. One draws an input, and sees all feature maps, "
-        "filters and gradients change, how each element is computed, and the training.",
+        "Show in the browser how a network works, and train it there.",
         "bilici --data digits", "mnist-bilici.safetensors --data mnist --compare numpy",
         "net.onnx --no-browser --port 8000"))
 
@@ -128,8 +127,7 @@ def parser() -> argparse.ArgumentParser:
 def _explore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL",
                         help="a network of xpnet.models, or a file: a saved network, or .onnx")
-    _data_options(parser)
-    parser.set_defaults(data=None)
+    _data_options(parser, None, "none, but digits for a network of images of 8x8 pixels")
     _size_options(parser)
     _validation_options(parser, f"default: {HELD_OUT} if the data have neither a part for "
                                 "validation nor one for testing, else 0",
@@ -210,9 +208,10 @@ def _defaults(name: str) -> str:
             f"than {train.FEW:,} images as digits)")
 
 
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE",
-                        help=f"one of {', '.join(WELL_KNOWN)} (default: digits); emnist:SPLIT, "
+def _data_options(parser: argparse.ArgumentParser, default: str | None = "digits",
+                  note: str = "digits") -> None:
+    parser.add_argument("--data", default=default, metavar="NAME|FOLDER|FILE",
+                        help=f"one of {', '.join(WELL_KNOWN)} (default: {note}); emnist:SPLIT, "
                              "e.g. emnist:letters, or cifar100:coarse; a folder that has a folder "
                              "of image files for each class; or a CSV file with a row of label and "
                              "pixels for each image")
