@@ -18,6 +18,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
+from reference import paths, public
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -45,7 +46,8 @@ def merge(app: Sphinx, env: Any, docnames: list[str], other: Any) -> None:
 
 
 class LinksToFiles(SphinxTransform):
-    """Replaces links to files and folders outside docs/ by links to the pages that show them."""
+    """Replaces links to files and folders outside docs/ by links to the pages that show them, and
+    links of public names to their files by links to the reference."""
 
     default_priority = 500
 
@@ -61,11 +63,24 @@ class LinksToFiles(SphinxTransform):
             elif link.get("refdomain"):             # a name of the reference
                 continue
             path = path.resolve()
-            if path.exists() and path.is_relative_to(ROOT):
+            name = paths().get(link.astext())
+            if name and path == file_of(public()[name]):    # `Conv2d`, with a link to its file
+                link.replace_self(addnodes.pending_xref(
+                    "", *link.children, refdomain="py", reftype="obj", reftarget=name,
+                    refdoc=self.env.docname, refexplicit=True))
+            elif path.exists() and path.is_relative_to(ROOT):
                 uri = self.app.builder.get_target_uri
                 link.replace_self(nodes.reference(
                     "", "", *link.children, internal=True,
                     refuri=relative_uri(uri(self.env.docname), uri(page_of(self.env, path)))))
+
+
+def file_of(what: Any) -> Path | None:
+    """The file in which a class or a function is defined; None of a constant."""
+    try:
+        return Path(inspect.getfile(inspect.unwrap(what))).resolve()
+    except TypeError:
+        return None
 
 
 def link_to_code(env: Any, info: dict[str, str]) -> str | None:
@@ -73,13 +88,14 @@ def link_to_code(env: Any, info: dict[str, str]) -> str | None:
     found: Any = sys.modules.get(info["module"])
     for name in info["fullname"].split("."):
         found = getattr(found, name, None)
-    try:
-        found = inspect.unwrap(found.fget if isinstance(found, property) else found)
-        path = Path(inspect.getfile(found)).resolve()
-        line = inspect.getsourcelines(found)[1]
-    except (TypeError, OSError):        # a constant, or an attribute
+    found = inspect.unwrap(found.fget if isinstance(found, property) else found)
+    path = file_of(found)
+    if path is None or not path.is_relative_to(ROOT):
         return None
-    return f"../{page_of(env, path)}.html#L-{line}" if path.is_relative_to(ROOT) else None
+    try:
+        return f"../{page_of(env, path)}.html#L-{inspect.getsourcelines(found)[1]}"
+    except OSError:                     # of a NamedTuple, for example
+        return None
 
 
 PAGE = """<!doctype html>

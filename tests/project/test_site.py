@@ -1,0 +1,70 @@
+"""How the site reads docstrings and notebooks. `make docs` makes all of it, and fails on warnings;
+these tests say what it cannot notice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from tiers import full
+
+pytest.importorskip("myst_parser", reason='pip install ".[docs]" is not done')
+EXTENSIONS = str(Path(__file__).parents[2] / "docs" / "extensions")
+
+
+@pytest.fixture(autouse=True)
+def extensions(monkeypatch):
+    monkeypatch.syspath_prepend(EXTENSIONS)
+    yield
+    for name in [name for name, module in list(sys.modules.items())
+                 if str(getattr(module, "__file__", "")).startswith(EXTENSIONS)]:
+        del sys.modules[name]
+
+
+def converted(text):
+    from docstrings import converted
+    return "\n".join(converted(text.splitlines())).strip()
+
+
+@full
+def test_formulas_in_docstrings_are_no_markup():
+    assert converted("Y = |X| * w_i ** 2, W_ A\\B") == "Y = \\|X\\| \\* w_i \\*\\* 2, W\\_ A\\\\B"
+
+
+@full
+def test_each_equation_has_its_line_and_prose_is_joined():
+    long = "word " * 17                         # full: the next word has no room
+    text = f"Summary.\n\ndX = dY,\ndb = sum of dY.\n\n{long}\nand more."
+    assert converted(text) == f"Summary.\n\n| dX = dY,\n| db = sum of dY.\n\n{long} and more."
+
+
+@full
+def test_code_in_docstrings_is_code():
+    assert converted("A.\n\n    x = y * 2") == "A.\n\n::\n\n    x = y * 2"
+
+
+@full
+def test_names_in_backticks_are_links_if_they_are_public():
+    assert converted("`Conv2d`, `xn.data.digits`, `fit` and `no`.") == (
+        ":py:obj:`Conv2d <xpnet.Conv2d>`, :py:obj:`xn.data.digits <xpnet.data.digits>`, ``fit`` "
+        "and ``no``.")
+
+
+@full
+def test_arguments_are_left_to_napoleon():
+    text = "A.\n\nArgs:\n    x_: of a * b.\n\nAfter."
+    assert converted(text) == "A.\n\nArgs:\n    x\\_: of a \\* b.\n\nAfter."
+
+
+@full
+def test_a_notebook_is_a_page_with_its_outputs():
+    from notebooks import as_markdown
+    cells = [{"cell_type": "markdown", "source": ["# Title\n", "Text."]},
+             {"cell_type": "code", "source": ["print(1)"], "outputs": [
+                 {"output_type": "stream", "text": ["1\n"]},
+                 {"output_type": "display_data", "data": {"image/png": "ab\ncd", "text/plain": ""}},
+                 {"output_type": "execute_result", "data": {"text/plain": ["2"]}}]}]
+    assert as_markdown({"cells": cells}) == (
+        "# Title\nText.\n\n````python\nprint(1)\n````\n\n````text\n1\n````\n\n"
+        "![](data:image/png;base64,abcd)\n\n````text\n2\n````")
