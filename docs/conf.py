@@ -14,7 +14,7 @@ author = copyright = "xpnet developers"
 version = release = xpnet.__version__
 
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon",
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
     # in docs/extensions
     "docstrings", "formulas", "notebooks", "reference", "sources", "theory",
 ]
@@ -35,7 +35,6 @@ myst_dmath_double_inline = True
 autodoc_inherit_docstrings = False      # a method that says nothing of its own is not listed
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autosummary_generate = False            # extensions/reference.py makes the pages
 napoleon_use_param = False
 python_maximum_signature_line_length = 90
 toc_object_entries_show_parents = "hide"

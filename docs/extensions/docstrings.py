@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reference import paths
-from sphinx.application import Sphinx
+from public import paths
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note):")
 ITEM = re.compile(r"[-*] |\d+\. ")
@@ -80,10 +79,10 @@ def without_sections(lines: list[str]) -> list[str]:
     return kept
 
 
-def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = converted(lines)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process, priority=100)     # napoleon has 500
     return {"parallel_read_safe": True}

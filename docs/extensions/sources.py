@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from public import paths, public
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
-from reference import paths, public
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform

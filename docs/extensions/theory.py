@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docstrings import converted, without_sections
-from reference import public
+from public import public
 
 from xpnet.catalogue import FAMILIES, Item
 from xpnet.catalogue.page import LIBRARIES, PICTURES, drawn
