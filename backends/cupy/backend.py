@@ -29,6 +29,7 @@ from xpnet.backends.cupy import (
     totals,
     tuning,
     uploads,
+    warpgroups,
 )
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.errors import BackendError
@@ -41,8 +42,8 @@ USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets witho
 def kernels() -> dict[str, tuple[str, ...]]:
     """The names of all kernels by family, {"im2col": ("im2col<float, 4>", ...), ...}, so that tests
     can run each of them."""
-    modules = (product, conv, depthwise, pool, elementwise, normalization, optimizers, batches,
-               totals, recurrent)
+    modules = (product, conv, warpgroups, depthwise, pool, elementwise, normalization, optimizers,
+               batches, totals, recurrent)
     return {family: names for module in modules for family, names in module.kernels().items()}
 
 
@@ -134,6 +135,7 @@ class CupyBackend(Backend):
 
     _product = product.multiply
     _gpu = cached_property(product.gpu)
+    _warpgroups = cached_property(warpgroups.usable)
     _cublas = cached_property(product.open_cublas)
     _cublas_now = product.cublas_now
     _faster = conv.faster
@@ -217,7 +219,8 @@ class CupyBackend(Backend):
             function = self._functions.get(kernel)
             if function is None:
                 module = self.xp.RawModule(code=cuda_launch.source(family),
-                                           options=cuda_launch.OPTIONS, name_expressions=(kernel,))
+                                           options=cuda_launch.options(family),
+                                           name_expressions=(kernel,))
                 function = self._functions[kernel] = module.get_function(kernel)
                 if shared > USUAL_SHARED:
                     function.max_dynamic_shared_size_bytes = shared

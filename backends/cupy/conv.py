@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpnet.backends.base import Array, Backend
-from xpnet.backends.cupy import depthwise
+from xpnet.backends.cupy import depthwise, plans, warpgroups
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, LARGEST_GRID
 from xpnet.backends.cupy.product import (
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-# The second operand of a product is read from x itself, or from columns in memory.
-IMAGE, COLUMNS = "image", "columns"
+# The second operand of a product is read from x itself, or from columns in memory; or the kernels
+# of warpgroups.py compute the convolution.
+IMAGE, COLUMNS, WARPGROUPS = "image", "columns", "warpgroups"
+Ways = dict[str, Callable[[], Array]]
 AT_A_TIME = 24 << 20        # bytes of columns that are still in the L2 cache when they are read
 
 
@@ -84,8 +87,12 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int
     if depthwise.is_depthwise(x.shape[0], W.shape[0], groups):
         return depthwise.conv2d(self, x, W, window, bias, activation)
     w = cuda_launch.window_struct(x.shape, window)
-    ways = {IMAGE: lambda: _convolve(self, x, W, w, window.pointwise, groups, bias, activation),
-            COLUMNS: lambda: _by_columns(self, x, W, window, groups, bias, activation)}
+    ways: Ways = {}
+    if _by_warpgroups(self, x, W.shape, x.shape, window, groups,
+                      finished=bias is None and activation is None):
+        ways[WARPGROUPS] = lambda: warpgroups.conv2d(self, x, W, window, groups, bias, activation)
+    ways |= {IMAGE: lambda: _convolve(self, x, W, w, window.pointwise, groups, bias, activation),
+             COLUMNS: lambda: _by_columns(self, x, W, window, groups, bias, activation)}
     return _either(self, "conv2d", ways, x.shape, W.shape[0], window, groups, x.dtype)
 
 
@@ -140,13 +147,18 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
     dy, W = self._contiguous(dy), self._contiguous(W)
     if depthwise.is_depthwise(x_shape[0], W.shape[0], groups):
         return depthwise.conv2d_dx(self, dy, W, x_shape, window)
+    ways: Ways = {}
+    if (_by_warpgroups(self, dy, W.shape, x_shape, window, groups)
+            and (1, 1) in (window.stride, window.dilation)):
+        ways[WARPGROUPS] = lambda: warpgroups.conv2d_dx(self, dy, W, x_shape, window, groups)
     if window.pointwise:
-        return _dx_of_points(self, dy, W, x_shape, groups)
-    if window.stride != (1, 1):
-        return _dx_by_columns(self, dy, W, x_shape, window, groups)
-    w = cuda_launch.gradient_struct(x_shape, dy.shape, window)
-    ways = {IMAGE: lambda: _convolve(self, dy, flipped_filters(self, W, groups), w, False, groups),
-            COLUMNS: lambda: _dx_by_columns(self, dy, W, x_shape, window, groups)}
+        ways[IMAGE] = lambda: _dx_of_points(self, dy, W, x_shape, groups)
+    elif window.stride == (1, 1):
+        w = cuda_launch.gradient_struct(x_shape, dy.shape, window)
+        ways[IMAGE] = lambda: _convolve(self, dy, flipped_filters(self, W, groups), w, False,
+                                        groups)
+    if not window.pointwise:
+        ways[COLUMNS] = lambda: _dx_by_columns(self, dy, W, x_shape, window, groups)
     return _either(self, "conv2d_dx", ways, x_shape, W.shape[0], window, groups, dy.dtype)
 
 
@@ -199,8 +211,12 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups:
     def fresh(way: str) -> Array:
         return _dW(self, way, x, dy, window, groups, self.empty(shape, x.dtype), False)
 
-    way = self._faster("conv2d_dW", {IMAGE: lambda: fresh(IMAGE), COLUMNS: lambda: fresh(COLUMNS)},
-                       x.shape, shape[0], window, groups, x.dtype)
+    possible = [IMAGE, COLUMNS]
+    if (_by_warpgroups(self, x, shape, x.shape, window, groups)
+            and dy.data.ptr % cuda_launch.ACCESS == 0):
+        possible.insert(0, WARPGROUPS)
+    way = self._faster("conv2d_dW", {name: partial(fresh, name) for name in possible}, x.shape,
+                       shape[0], window, groups, x.dtype)
     return (_dW(self, way, x, dy, window, groups, out, accumulate) if direct
             else self.store(fresh(way), out, accumulate))
 
@@ -209,6 +225,9 @@ def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups
         accumulate: bool) -> Array:
     """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or as a sum over the parts of
     `_columns`."""
+    if way == WARPGROUPS:
+        warpgroups.conv2d_dW(self, x, dy, window, groups, dW, accumulate)
+        return dW
     F, P, K = dy.shape[0], dy[0].size, dW[0].size
     w = None if way == COLUMNS or window.pointwise else cuda_launch.window_struct(x.shape, window)
     for first, source in _columns(self, x, window) if way == COLUMNS else [(0, x)]:
@@ -220,22 +239,34 @@ def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups
     return dW
 
 
-def _either(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
-            *about: Any) -> Array:
+def _either(self: CupyBackend, method: str, ways: Ways, *about: Any) -> Array:
     return ways[self._faster(method, ways, *about)]()
 
 
-def faster(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
-           x_shape: tuple[int, ...], F: int, window: Window,
-            groups: int, dtype: Any) -> str:
-    """The alternative for this shape; by default the columns are read from the image."""
-    if window.pointwise:
-        return IMAGE                                # there are no columns to write
+def faster(self: CupyBackend, method: str, ways: Ways, x_shape: tuple[int, ...], F: int,
+           window: Window, groups: int, dtype: Any) -> str:
+    """The alternative for this shape; by default the first one."""
+    usual = next(iter(ways))
+    if window.pointwise or len(ways) == 1:
+        return usual                                # there are no columns to write
     key = (f"{method} {math_for(self, dtype, 'convolution').name} {'x'.join(map(str, x_shape))} "
            f"F{F} k{window.kernel} "
            f"s{window.stride} p{window.padding} d{window.dilation} g{groups}").replace(", ", ",")
-    way = self._way(key, IMAGE, lambda: ways, lambda way: ways[way]())
-    return way if isinstance(way, str) and way in ways else IMAGE
+    way = self._way(key, usual, lambda: ways, lambda way: ways[way]())
+    return way if isinstance(way, str) and way in ways else usual
+
+
+def _by_warpgroups(self: CupyBackend, image: Array, W_shape: tuple[int, ...],
+                   x_shape: tuple[int, ...], window: Window, groups: int, *,
+                   finished: bool = True) -> bool:
+    """Whether warpgroups.py computes a product of the convolution, of an array x or dy as its
+    image, unless it is a plain matrix product for cuBLAS."""
+    if not warpgroups.takes(self, image, W_shape, x_shape, window, groups):
+        return False
+    P = x_shape[1] * x_shape[2] * x_shape[3]
+    return not (window.pointwise
+                and plans.by_library(W_shape[0] // groups, P, W_shape[1], groups, finished)
+                and self._cublas_now() is not None)
 
 
 def _convolves(self: CupyBackend, a: Array, b: Array, window: Window, groups: int,

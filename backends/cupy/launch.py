@@ -21,8 +21,11 @@ SHARED = ("common", "functions", "rows")
 # files that only some families need
 NEEDED = {"product": ("ptx", "tiles", "sums"), "im2col": ("taps",), "max_pool": ("taps",),
           "avg_pool": ("taps",), "depthwise": ("taps",),
-          "activation": ("curves",)}
+          "activation": ("curves",), "warpgroups": ("ptx", "tiles", "sums", "product")}
 OPTIONS = ("-std=c++17",)
+# Families whose instructions exist in one architecture only. NVRTC takes the more special one of
+# two architectures, and CuPy names that of the GPU.
+ARCHITECTURES = {"warpgroups": "sm_90a"}
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float",
                                    np.dtype(np.float64): "double"}
 # {activation: its name in functions.cu}
@@ -56,6 +59,12 @@ def source(family: str) -> str:
     """The text that is compiled for a family of kernels: the shared files, then its own."""
     return "\n".join(_enums(name) + (FOLDER / f"{name}.cu").read_text(encoding="utf-8")
                      for name in (*SHARED, *NEEDED.get(family, ()), family))
+
+
+def options(family: str) -> tuple[str, ...]:
+    """The options with which a family of kernels is compiled."""
+    return (*OPTIONS, *(f"-arch={ARCHITECTURES[name]}" for name in (family,)
+                        if name in ARCHITECTURES))
 
 
 def _enums(name: str) -> str:

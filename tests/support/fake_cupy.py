@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import cupy_api
 import fake_memory
@@ -27,6 +28,7 @@ from fake_memory import GARBAGE, CUDARuntimeError, Memory, memory_of
 from fake_streams import Gpus
 
 from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy import warpgroups
 from xpnet.backends.cupy.backend import kernels as backend_kernels
 
 TO_DEVICE = {"array", "asarray", "ascontiguousarray"}  # the functions that may take NumPy arrays
@@ -39,6 +41,7 @@ CUBLAS = {"matmul", "dot", "inner", "vdot", "tensordot", "einsum"}
 WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "histogram", "extract"}
 TYPES = "?bhilqBHILQefdFD"          # of arrays
 SHARED = 99 << 10                   # bytes that a block gets on every GPU from sm_80 on
+SHARED_OF_HOPPER = 227 << 10
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -218,6 +221,7 @@ class FakeCupy:
             set_pinned_memory_allocator=self._set_pinned_memory_allocator,
             set_allocator=self._set_allocator,
             compiler=SimpleNamespace(CompileException=CompileException),
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: gpus, getDevice=lambda: self.gpus.current,
                 CUDARuntimeError=CUDARuntimeError,
@@ -483,7 +487,7 @@ class RawKernel:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, size: int) -> None:
-        assert size <= SHARED
+        assert size <= (SHARED_OF_HOPPER if self._name.startswith("warpgroup") else SHARED)
         self._shared[self._fake.current] = size
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], *,
@@ -518,6 +522,11 @@ def check_limits(grid: Sequence[int], block: Sequence[int]) -> None:
     assert max(block[:2]) <= 1024 and block[2] <= 64 and block[0] * block[1] * block[2] <= 1024
 
 
+def plain_map(address: int, *numbers: tuple[int, ...]) -> np.void:
+    """What the driver would encode, as it is: the struct BoxMap of ptx_shim.h."""
+    return cuda_launch.struct(warpgroups.BOX_MAP, ((address, *sum(numbers, ()), 0),))
+
+
 @contextmanager
 def installed(cupy: Any) -> Iterator[Any]:
     """`import cupy` gives this while the block lasts; None makes it an ImportError."""
@@ -529,7 +538,8 @@ def installed(cupy: Any) -> Iterator[Any]:
         del sys.modules[name]
     sys.modules["cupy"] = cupy
     try:
-        yield cupy
+        with mock.patch.object(warpgroups, "encoded", plain_map):
+            yield cupy
     finally:
         del sys.modules["cupy"]
         sys.modules.update(hidden)

@@ -29,6 +29,7 @@ import optimizer_checks
 import product_checks
 import recurrent_checks
 import shim
+import warpgroup_checks
 import window_checks
 from fake_cupy import FakeCupy, installed
 from functional_checks import functional
@@ -51,7 +52,7 @@ SANITIZER_FAILED = 99
 # Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and
 # MUTANTS.
 MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks,
-                            optimizer_checks, recurrent_checks)
+                            optimizer_checks, recurrent_checks, warpgroup_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 
@@ -145,7 +146,7 @@ LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20, "scan": 60, "scan_la
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
                                         layers, training, functional,
-                                        product_checks.banks)}
+                                        product_checks.banks, warpgroup_checks.warpgroups_agree)}
 DRAWN = {*GRIDS, "small_grids"}         # those that draw more problems when everything runs
 
 

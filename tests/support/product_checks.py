@@ -106,9 +106,11 @@ def check_conv2d(s: Setting) -> None:
 
 @contextmanager
 def columns_by(backend: CupyBackend, way: str, at_a_time: int) -> Iterator[None]:
-    """The columns of convolutions are read from the image, or written, so many bytes at a time."""
+    """Convolutions are computed in this way, if it is possible for them: "image", columns are read
+    from it; "columns", they are written, so many bytes at a time; "warpgroups"."""
     before, cupy_conv.AT_A_TIME = cupy_conv.AT_A_TIME, at_a_time
-    backend._faster = lambda *about: way        # type: ignore[method-assign]
+    backend._faster = (                         # type: ignore[method-assign]
+        lambda method, ways, *about: way if way in ways else list(ways)[-1])
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ __device__ __forceinline__ void note_access(const void*, int) {}
 
 // The dynamic shared memory of the launch.
 __device__ __forceinline__ unsigned char* shared_memory() {
-    extern __shared__ __align__(16) unsigned char bytes[];
+    extern __shared__ __align__(1024) unsigned char bytes[];
     return bytes;
 }
 
@@ -124,6 +124,160 @@ __device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4],
                       "r"(a[2 * i + 1][1]), "r"(b[j][0]), "r"(b[j][1]));
 #else
     __trap();       // before sm_80 the backend does not use the matrix units
+#endif
+}
+
+// --- warpgroups (sm_90a) -------------------------------------------------------------------------
+
+// Rounds to the nearest number of TF32, ties to even: one instruction from sm_90 on.
+__device__ __forceinline__ unsigned nearest_tf32(float v) {
+    unsigned bits = 0;
+#if __CUDA_ARCH__ >= 900
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+#endif
+    return bits;
+}
+
+// What this thread has written to shared memory is visible to the matrix units after a barrier.
+__device__ __forceinline__ void stores_are_visible() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// A barrier in shared memory: it completes a phase when as many threads have arrived as it was made
+// for and all bytes have arrived that were expected. Phases are counted from 0; one thread makes it.
+__device__ __forceinline__ void barrier_make(u64* barrier, int threads) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+                 :: "r"(shared_address(barrier, 0)), "r"(threads) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void barrier_arrive(u64* barrier) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
+                 :: "r"(shared_address(barrier, 0)) : "memory");
+#endif
+}
+
+// Arrives, and lets the barrier wait for `bytes` bytes of copy_bulk.
+__device__ __forceinline__ void barrier_expect(u64* barrier, int bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :: "r"(shared_address(barrier, 0)), "r"(bytes) : "memory");
+#endif
+}
+
+// Waits until a phase is complete; the barrier is in this phase or in the next one.
+__device__ __forceinline__ void barrier_wait(u64* barrier, int phase) {
+#if __CUDA_ARCH__ >= 900
+    unsigned complete;
+    do asm volatile("{\n.reg .pred p;\n"
+                    "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                    "selp.u32 %0, 1, 0, p;\n}"
+                    : "=r"(complete)
+                    : "r"(shared_address(barrier, 0)), "r"(phase & 1) : "memory");
+    while (!complete);
+#endif
+}
+
+// Starts to copy `bytes` bytes, a multiple of 16, from global to shared memory, both at multiples of
+// 16 bytes; the barrier counts them when they have arrived.
+__device__ __forceinline__ void copy_bulk(float* to, const float* from, int bytes, u64* barrier) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];"
+                 :: "r"(shared_address(to, 0)), "l"(from), "r"(bytes),
+                    "r"(shared_address(barrier, 0)) : "memory");
+#endif
+}
+
+// A description of an array for copy_box, 128 bytes that the driver has made.
+struct alignas(64) BoxMap { u64 content[16]; };
+
+// Starts to copy a box of a five-dimensional array to shared memory, at a multiple of 1024 bytes. The
+// map has the sizes of array and box. The box begins at these indices, innermost first; where it is
+// outside of the array, there are zeros. Its lines of 128 bytes lie one after another; in line i, the
+// 16 bytes at place j are at place j ^ i % 8.
+__device__ __forceinline__ void copy_box(float* to, const BoxMap& map, int n, int c, int block, int x,
+                                         int y, u64* barrier) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
+                 :: "r"(shared_address(to, 0)), "l"((u64)&map), "r"(n), "r"(c), "r"(block), "r"(x),
+                    "r"(y), "r"(shared_address(barrier, 0)) : "memory");
+#endif
+}
+
+// Gives registers of this warpgroup back, or takes more: from now on its threads have COUNT each.
+template <int COUNT, bool MORE>
+__device__ __forceinline__ void set_registers() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    if constexpr (MORE) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(COUNT));
+    else asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(COUNT));
+#endif
+}
+
+// Products are executed while the warpgroup goes on: after products_begin it starts some, which
+// products_commit makes a group; products_wait waits for all groups but the last PENDING ones.
+// Until then, nothing may touch their sums and registers, nor overwrite their tiles.
+__device__ __forceinline__ void products_begin() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void products_commit() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+template <int PENDING>
+__device__ __forceinline__ void products_wait() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory");
+#endif
+}
+
+// One warpgroup: D (64 x N) += A (64 x 8) B (8 x N), with B in shared memory: N lines of a tile
+// ALONG_K, from `k` on. The tile begins at a multiple of 1024 bytes, or of 512 if its lines have 64
+// bytes; the units know how the pieces of its lines change places. With warp w of the group,
+// g = lane / 4 and t = lane % 4, a thread holds of A rows 16 w + g and 16 w + g + 8 at k = t, then
+// both at k = t + 4; of each 8 columns of D the columns 2 t and 2 t + 1, in row 16 w + g, then in
+// row 16 w + g + 8.
+template <class Tile, int N>
+__device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const unsigned (&a)[4],
+                                                   const float* place, int k) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    constexpr int LINE = Tile::LINE * sizeof(float);
+    static_assert(LINE == 64 || LINE == 128, "a layout of the units");
+    // address, bytes from 8 lines to the next, change of places; in 16 bytes
+    const u64 tile = (shared_address(place, k) & 0x3FFFF) >> 4 | 1 << 16
+                     | (u64)(8 * LINE / 16) << 32 | (u64)(LINE == 64 ? 2 : 1) << 62;
+#define SUMS(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+    if constexpr (N == 64)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 {"
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "{%32, %33, %34, %35}, %36, 1, 1, 1;"
+                     : SUMS(0), SUMS(1), SUMS(2), SUMS(3),
+                       SUMS(4), SUMS(5), SUMS(6), SUMS(7)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+    else if constexpr (N == 128)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32 {"
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                     "{%64, %65, %66, %67}, %68, 1, 1, 1;"
+                     : SUMS(0), SUMS(1), SUMS(2), SUMS(3),
+                       SUMS(4), SUMS(5), SUMS(6), SUMS(7),
+                       SUMS(8), SUMS(9), SUMS(10), SUMS(11),
+                       SUMS(12), SUMS(13), SUMS(14), SUMS(15)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+#undef SUMS
 #endif
 }
 

@@ -26,7 +26,9 @@ from window_checks import READS_TOO_MUCH
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend, kernels
 
-IN_FULL = {"every_instantiation"}           # takes as long as all others; they draw instantiations
+# The first takes as long as all others, which draw instantiations. The kernels of the second take
+# long to compile; NVRTC compiles them in the first tier.
+IN_FULL = {"every_instantiation", "warpgroups_agree"}
 # Mistakes: the file, the code there, the code instead, and the check that must notice.
 MUTANTS = {name: mutant for module in MODULES for name, mutant in module.MUTANTS.items()}
 IN_FIRST_TIER = {next(iter(module.MUTANTS)) for module in MODULES[:2]}
@@ -99,7 +101,7 @@ def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outco
 # --- kernels with a mistake -----------------------------------------------------------------------
 
 # A mutant is compiled for float alone, to save time.
-QUICKLY = "--only", "<float", "Tf32"
+QUICKLY = "--only", "<float", "Tf32", "warpgroup", "pack_filters"
 SANITIZED = "--sanitize", "O0"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import product_checks
 import pytest
+import warpgroup_checks
 from gpu import gpu_or_skip, skip_module_without_gpu
 from parity import distance, normal, same_bits
 
@@ -52,7 +53,7 @@ def results(gpu: Backend, layer: str, dtype: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("arithmetic", ARITHMETIC)
-@pytest.mark.parametrize("way", ["image", "columns"])
+@pytest.mark.parametrize("way", ["warpgroups", "image", "columns"])
 def test_layers_of_real_networks(way: str, arithmetic: str, layer: str):
     dtype, tf32, tolerance = ARITHMETIC[arithmetic]
     gpu: Any = gpu_or_skip(tf32=tf32)
@@ -71,3 +72,36 @@ def test_every_instantiation():
         pytest.skip("the GPU has no matrix units for TF32")
     with gpu.scope():
         product_checks.every_instantiation(gpu)
+
+
+def test_convolutions_by_warpgroups():
+    """Every problem and every tile, twice: with the same bits."""
+    gpu: Any = gpu_or_skip(tf32="always")
+    if not gpu._warpgroups:
+        pytest.skip("the GPU has no instructions for warpgroups")
+    with gpu.scope():
+        first, second = [], []
+        for made in (first, second):
+            with warpgroup_checks.told(gpu):
+                made += [warpgroup_checks.check(gpu, name, gpu.asarray)
+                         for name in warpgroup_checks.PROBLEMS]
+            made += warpgroup_checks.every_instantiation(gpu)
+    assert len(first) > len(warpgroup_checks.PROBLEMS)
+    for a, b in zip(first, second, strict=True):
+        assert all(same_bits(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("layer", ["3x3", "deep", "points, stride 2"])
+def test_these_layers_are_computed_by_warpgroups(layer: str):
+    gpu: Any = gpu_or_skip(tf32="convolutions")
+    if not gpu._warpgroups:
+        pytest.skip("the GPU has no instructions for warpgroups")
+    asked, faster = [], gpu._faster
+
+    def noted(*about: Any) -> str:
+        asked.append(faster(*about))
+        return asked[-1]
+
+    gpu._faster = noted
+    results(gpu, layer, np.float32)
+    assert asked == ["warpgroups"] * 3

@@ -21,6 +21,8 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(bytes) alignas(bytes)
 #define __shared__ static       // one block at a time: what is static belongs to the block
 
 struct dim3 {
@@ -40,7 +42,7 @@ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned l
 
 namespace shim {
 
-enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, DONE };
+enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, POLLING, DONE };
 
 struct Fiber {
     static constexpr size_t STACK = 1 << 16;
@@ -110,15 +112,24 @@ inline bool run_block() {
     const unsigned threads = blockDim.count(), warps = (threads + 31) / 32;
     while (fibers.size() < threads) add_fiber();
     for (unsigned i = 0; i < threads; i++) fibers[i]->state = READY;
+    // Threads that poll a barrier in shared memory get another turn, but not forever.
+    constexpr unsigned MOST_TURNS = 1 << 16;
+    unsigned turns = 0;
     for (;;) {
         for (unsigned k = 0; k < warps; k++) {
             const unsigned first = 32 * (backwards ? warps - 1 - k : k);
             run_warp(first, first + 32 < threads ? first + 32 : threads);
         }
-        bool all_done = true;
-        for (unsigned i = 0; i < threads; i++) all_done &= fibers[i]->state == DONE;
+        bool all_done = true, polling = false;
+        for (unsigned i = 0; i < threads; i++) {
+            all_done &= fibers[i]->state == DONE;
+            polling |= fibers[i]->state == POLLING;
+        }
         if (all_done) return true;
-        if (!release(0, threads, AT_BLOCK_BARRIER)) return false;
+        if (release(0, threads, AT_BLOCK_BARRIER)) turns = 0;
+        else if (!polling || ++turns > MOST_TURNS) return false;
+        for (unsigned i = 0; i < threads; i++)
+            if (fibers[i]->state == POLLING) fibers[i]->state = READY;
     }
 }
 

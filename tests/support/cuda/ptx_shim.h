@@ -122,3 +122,128 @@ inline void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[2 * MT][2],
                 }
             }
 }
+
+// --- the instructions of sm_90a -------------------------------------------------------------------
+
+// In 64 bits of shared memory: the phase, the threads that it was made for and that are missing, and the bytes that are.
+namespace shim {
+
+struct Barrier {
+    unsigned char phase, threads, missing, made;
+    int bytes;
+};
+struct Box {
+    std::function<void()> copy;
+    void* barrier;
+    int bytes;
+};
+static std::vector<Box> boxes;                  // copies that have been started
+
+inline void complete(Barrier& barrier) {
+    if (barrier.missing || barrier.bytes) return;
+    barrier.phase++;
+    barrier.missing = barrier.threads;
+}
+
+inline Barrier& barrier_at(unsigned long long* at) {
+    static_assert(sizeof(Barrier) == sizeof *at);
+    return *reinterpret_cast<Barrier*>(at);
+}
+
+}  // namespace shim
+
+inline unsigned nearest_tf32(float v) {
+    unsigned bits;
+    memcpy(&bits, &v, 4);
+    return v - v == 0 ? (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu : bits;        // infinities and NaNs stay
+}
+
+inline void stores_are_visible() {}
+inline void products_begin() {}
+inline void products_commit() {}
+template <int PENDING> inline void products_wait() {}
+template <int COUNT, bool MORE> inline void set_registers() {}
+
+inline void barrier_make(unsigned long long* at, int threads) {
+    shim::barrier_at(at) = {0, (unsigned char)threads, (unsigned char)threads, 1, 0};
+}
+
+inline void barrier_arrive(unsigned long long* at) {
+    shim::Barrier& barrier = shim::barrier_at(at);
+    if (barrier.made != 1 || barrier.missing == 0) __builtin_trap();
+    barrier.missing--;
+    shim::complete(barrier);
+}
+
+inline void barrier_expect(unsigned long long* at, int bytes) {
+    shim::barrier_at(at).bytes += bytes;
+    barrier_arrive(at);
+}
+
+// Copies are made when a thread waits for them, the last one first.
+inline void barrier_wait(unsigned long long* at, int phase) {
+    shim::Barrier& barrier = shim::barrier_at(at);
+    if (barrier.made != 1) __builtin_trap();
+    while (barrier.phase % 2 == phase % 2) {
+        for (size_t k = shim::boxes.size(); k-- > 0;)
+            if (shim::boxes[k].barrier == at) {
+                shim::boxes[k].copy();
+                barrier.bytes -= shim::boxes[k].bytes;
+                shim::boxes.erase(shim::boxes.begin() + k);
+            }
+        shim::complete(barrier);
+        if (barrier.phase % 2 == phase % 2) shim::pause(shim::POLLING);
+    }
+}
+
+inline void copy_bulk(float* to, const float* from, int bytes, unsigned long long* at) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || bytes % 16) __builtin_trap();         // as the GPU does
+    shim::boxes.push_back({[=] { memcpy(to, from, bytes); }, at, bytes});
+}
+
+// What `encoded` in warpgroups.py makes is opaque; the tests put these numbers in its place.
+struct BoxMap {
+    unsigned long long address, sizes[5], strides[4], box[5], none;
+};
+
+inline void copy_box(float* to, const BoxMap& map, int n, int c, int block, int x, int y, unsigned long long* at) {
+    const long long first[5] = {n, c, block, x, y};
+    if (((unsigned char*)to - shim::shared) % 1024) __builtin_trap();
+    int count = 1;
+    for (auto size : map.box) count *= (int)size;
+    shim::boxes.push_back({[=] {
+        for (int e = 0; e < count; e++) {
+            const char* from = (const char*)map.address;
+            bool inside = true;
+            for (int axis = 0, rest = e; axis < 5; rest /= (int)map.box[axis++]) {
+                const long long index = first[axis] + rest % (int)map.box[axis];
+                inside &= index >= 0 && index < (long long)map.sizes[axis];
+                from += index * (long long)(axis ? map.strides[axis - 1] : 4);
+            }
+            const int line = e / 32, place = e % 32;
+            float* element = to + line * 32 + ((place / 4 ^ line % 8) * 4 + place % 4);
+            if (inside) memcpy(element, from, 4);
+            else *element = 0;
+        }
+    }, at, 4 * count});
+}
+
+// As warp_multiply: each warp has 16 of the 64 rows. The units truncate what is not rounded.
+template <class Tile, int N>
+inline void warpgroup_multiply(float (&d)[N / 8][4], const unsigned (&a)[4], const float* place, int k) {
+    static unsigned tables[2][32][32][4];                           // [turn][warp][lane]
+    static unsigned char turns[1024];
+    const unsigned warp = shim::current / 32, lane = shim::current % 32;
+    auto& table = tables[turns[shim::current]++ % 2][warp];
+    memcpy(table[lane], a, sizeof a);
+    if (((unsigned char*)place - shim::shared) % (8 * Tile::LINE * 4)) __builtin_trap();
+    __syncwarp();
+    for (int i = 0; i < N / 8; i++)
+        for (int q = 0; q < 4; q++)
+            for (int c = 0; c < 8; c++) {
+                unsigned bits;
+                memcpy(&bits, place + Tile::at(8 * i + lane % 4 * 2 + q % 2, k + c), 4);
+                d[i][q] += shim::element<1>(table[lane / 4 * 4 + c % 4][q / 2 + c / 4 * 2] & ~0x1fffu, 0)
+                           * shim::element<1>(bits & ~0x1fffu, 0);
+            }
+}

@@ -1,0 +1,252 @@
+"""Convolutions by the instructions of the Hopper architecture for warpgroups and boxes; the kernels
+are in warpgroups.cu.
+
+They take float32 with TF32, and images whose samples fill whole lines of 128 bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends.base import Array
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy import plans
+from xpnet.backends.cupy.launch import REMEMBERED, struct
+from xpnet.backends.cupy.product import math_for
+from xpnet.backends.window import Window
+
+if TYPE_CHECKING:
+    from xpnet.backends.cupy.backend import CupyBackend
+
+CAPABILITY, COMPILER = 90, (13, 0)      # of the GPU; the oldest NVRTC that was tried
+LANES, TILE_K = 32, 32                  # samples in a line of a tile; indices k in a step
+FEWEST = 16                             # channels: with fewer, more than half of a tile is zeros
+WORTH = 1 << 24                         # multiply-adds from which the kernels are used
+MOST_SPLITS = 64
+BANDWIDTH = 4e6                         # bytes per microsecond
+
+# The arguments of the kernels: the structs BoxMap, Spread and Filters.
+BOX_MAP = np.dtype([("content", np.uint64, 16)])
+SPREAD = np.dtype([("first", np.int64), ("stride_h", np.int32), ("stride_w", np.int32),
+                   ("W", np.int32)], align=True)
+FILTERS = np.dtype([(name, np.int32) for name in (
+    "groups", "F", "C", "KH", "KW", "rows", "columns", "first_i", "first_j", "apart_i", "apart_j",
+    "turned")])
+FLOAT32, SWIZZLE_128, PROMOTE_128 = 7, 3, 2     # constants of the driver
+
+
+class Tile(NamedTuple):
+    """Template arguments of a kernel, and the multiply-adds per microsecond of all multiprocessors
+    of an H200 together, measured with large problems."""
+
+    rows: int
+    columns: int
+    stages: int
+    blocks: int         # on a multiprocessor
+    rate: float
+
+    def arguments(self) -> str:
+        return f"<{self.rows}, {self.columns}, {TILE_K}, {self.stages}, {self.blocks}>"
+
+    def shared(self) -> int:
+        """Bytes of the tiles."""
+        return 4 * TILE_K * self.stages * (self.rows + self.columns)
+
+
+CONVOLUTION = (Tile(128, 256, 4, 1, 150e6), Tile(128, 128, 6, 1, 137e6), Tile(64, 128, 4, 2, 95e6))
+GRADIENT = (Tile(128, 256, 4, 1, 95e6), Tile(64, 128, 4, 2, 57e6))
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
+    return {"warpgroups": (
+        *(f"warpgroup_convolution{tile.arguments()}" for tile in CONVOLUTION),
+        *(f"warpgroup_filter_gradient{tile.arguments()}" for tile in GRADIENT),
+        *(f"pack_filters<{rows}, {TILE_K}>" for rows in sorted({tile.rows for tile in CONVOLUTION}))
+    )}
+
+
+def usable(self: CupyBackend) -> bool:
+    """Whether GPU and compiler have the instructions."""
+    capability = int(self.xp.cuda.Device(self.device).compute_capability)
+    return capability == CAPABILITY and self.xp.cuda.nvrtc.getVersion() >= COMPILER
+
+
+def takes(self: CupyBackend, image: Array, W_shape: tuple[int, ...], x_shape: tuple[int, ...],
+          window: Window, groups: int) -> bool:
+    """Whether the kernels take the products of a convolution of x with filters (F, C/groups, KH,
+    KW), of which x or dy is the image."""
+    F, C, N = W_shape[0] // groups, W_shape[1], x_shape[3]
+    OH, OW = window.output_size(*x_shape[1:3])
+    return (math_for(self, image.dtype, "convolution").name == "Tf32"
+            and N % LANES == 0 and image.data.ptr % cuda_launch.ACCESS == 0
+            and min(F, C) >= FEWEST and groups * F * C * window.taps * OH * OW * N >= WORTH
+            # A box with channels of two groups would multiply those of the other one by zero.
+            and (groups == 1 or (F % TILE_K == 0 and C % TILE_K == 0))
+            and self._warpgroups)
+
+
+def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, groups: int, bias: Array | None,
+           activation: str | None) -> Array:
+    w = cuda_launch.window_struct(x.shape, window)
+    F, C, KH, KW = W.shape
+    y = self.empty((F, int(w["OH"]), int(w["OW"]), x.shape[3]), x.dtype)
+    filters = (groups, F // groups, C, KH, KW, KH, KW, 0, 0, 1, 1, 0)
+    _convolve(self, x, W, w, filters, y, (0, 1, 1, int(w["OW"])), bias, activation)
+    return y
+
+
+def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
+              groups: int) -> Array:
+    """For each position (a, b) of a pixel in its cell of stride_h x stride_w pixels, a convolution
+    of dy with those elements of the filters that the pixel meets.
+
+    Row s u + a of x and row i of the filters meet in row (s u + a + top - i) / s of dy, if that is
+    a whole number: for i = i0 + s i', i0 = (a + top) % s, it is u + (a + top) // s - i'.
+    """
+    (F, C, KH, KW), (_, H, width, N) = W.shape, x_shape
+    (sh, sw), (top, _, left, _) = window.stride, window.padding
+    if window.dilation != (1, 1):
+        w = cuda_launch.gradient_struct(x_shape, dy.shape, window)
+        dx = self.empty(x_shape, dy.dtype)
+        _convolve(self, dy, W, w, (groups, F // groups, C, KH, KW, KH, KW, 0, 0, 1, 1, 1), dx,
+                  (0, 1, 1, width))
+        return dx
+    whole = sh <= KH and sw <= KW                   # every pixel is in a window
+    dx = self.empty(x_shape, dy.dtype) if whole else self.zeros(x_shape, dy.dtype)
+    for a in range(min(sh, H)):
+        for b in range(min(sw, width)):
+            i, j = (a + top) % sh, (b + left) % sw
+            rows, columns = len(range(i, KH, sh)), len(range(j, KW, sw))
+            if rows * columns > 0:
+                w = _phase(dy.shape, len(range(a, H, sh)), len(range(b, width, sw)), rows, columns,
+                           rows - 1 - (a + top) // sh, columns - 1 - (b + left) // sw)
+                filters = (groups, F // groups, C, KH, KW, rows, columns, i, j, sh, sw, 1)
+                _convolve(self, dy, W, w, filters, dx, ((a * width + b) * N, sh, sw, width))
+    return dx
+
+
+@lru_cache(REMEMBERED)
+def _phase(dy_shape: tuple[int, ...], OH: int, OW: int, KH: int, KW: int, top: int,
+           left: int) -> np.void:
+    _, H, W, N = dy_shape
+    return struct(cuda_launch.WINDOW, (H, W, OH, OW, N, KH, KW, 1, 1, top, left, 1, 1))
+
+
+def _convolve(self: CupyBackend, x: Array, W: Array, w: np.void, filters: tuple[int, ...], y: Array,
+              spread: tuple[int, int, int, int], bias: Array | None = None,
+              activation: str | None = None) -> None:
+    """y = f(W columns(x) + bias), with the columns of the window w and the fields of the structs
+    Filters and Spread."""
+    groups, N = filters[0], x.shape[3]
+    M, channels = y.shape[0] // groups, x.shape[0] // groups
+    P = int(w["OH"]) * int(w["OW"]) * N
+    tile = plan_convolution(M, P, groups)
+    size = (-(-M // tile.rows) * tile.rows * -(-channels // TILE_K) * TILE_K
+            * int(w["KH"]) * int(w["KW"]))          # of the packed filters of a group
+    packed = self.empty((groups * size,), W.dtype)
+    self._launch("warpgroups", f"pack_filters<{tile.rows}, {TILE_K}>",
+                 cuda_launch.flat_launch(packed.size), W, packed, _struct(FILTERS, filters))
+    line = y[0].size
+    product = struct(plans.PRODUCT, (
+        0, 0, line, size, 0, M * line, M, P, channels, 1, 0, 1, 1, 1, bias is not None,
+        list(cuda_launch.ACTIVATIONS).index(activation), 0))
+    pieces = tile.columns // LANES
+    self._launch("warpgroups", f"warpgroup_convolution{tile.arguments()}",
+                 ((-(-M // tile.rows) * -(-P // tile.columns), 1, groups),
+                  (tile.columns + 128, 1, 1)),
+                 packed, box_map(x.data.ptr, x.shape, min(N & -N, tile.columns)),
+                 y if bias is None else self._contiguous(bias), y, product, plans.image_struct(w),
+                 _struct(SPREAD, spread), shared=tile.shared() + 16 * tile.stages + 16 * pieces)
+
+
+def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, groups: int, dW: Array,
+              accumulate: bool) -> None:
+    """dW (F, C KH KW) = dy columns(x)^T, or += if `accumulate`."""
+    F, P, K = dy.shape[0] // groups, dy[0].size, dW[0].size
+    tile, plan = plan_gradient(F, K, P, groups)
+    w = cuda_launch.window_struct(x.shape, window)
+    workspace = self.empty((plan.splits, groups, F, K), dW.dtype) if plan.splits > 1 else dW
+    product = struct(plans.PRODUCT, (P, 0, K, F * P, x.size // groups, F * K, F, K, P, plan.splits,
+                                     plan.steps, 1, 1, 0, 0, 0, accumulate))
+    self._launch("warpgroups", f"warpgroup_filter_gradient{tile.arguments()}",
+                 (plan.grid(F, K, groups), (tile.columns, 1, 1)), dy, x, dW, workspace, product,
+                 plans.image_struct(w),
+                 shared=tile.shared() + plans.PLACE * (2 * plans.BATCH + tile.columns))
+    if plan.splits > 1:
+        self._launch("product", f"add_splits<{cuda_launch.TYPES[dW.dtype]}>",
+                     cuda_launch.matrix_launch(groups * F, K, plan.splits), workspace, dW, dW,
+                     np.int32(groups), product)
+
+
+@lru_cache(REMEMBERED)
+def plan_convolution(M: int, P: int, groups: int) -> Tile:
+    """The tile with which all waves of blocks end first."""
+    most = plans.GPUS[CAPABILITY].multiprocessors
+
+    def time(tile: Tile) -> float:
+        blocks = groups * -(-M // tile.rows) * -(-P // tile.columns)
+        waves = -(-blocks // (most * tile.blocks))
+        return waves * tile.blocks * tile.rows * tile.columns / tile.rate
+
+    return min(CONVOLUTION, key=time)               # the first of equal ones
+
+
+@lru_cache(REMEMBERED)
+def plan_gradient(F: int, K: int, P: int, groups: int) -> tuple[Tile, plans.Plan]:
+    """Tile and splits with which all waves of blocks end first; each split writes its sums to the
+    workspace, and they are read once."""
+    most, steps = plans.GPUS[CAPABILITY].multiprocessors, -(-P // TILE_K)
+
+    def time(tile: Tile, plan: plans.Plan) -> float:
+        blocks = plan.splits * groups * -(-F // tile.rows) * -(-K // tile.columns)
+        waves = -(-blocks // (most * tile.blocks))
+        each = tile.blocks * plan.steps * TILE_K * tile.rows * tile.columns * most / tile.rate
+        moved = 8 * groups * F * K * plan.splits if plan.splits > 1 else 0
+        return waves * each + moved / BANDWIDTH
+
+    ways = [(tile, plans.cut((tile.rows, tile.columns), splits, steps)) for tile in GRADIENT
+            for splits in range(1, min(MOST_SPLITS, max(steps // plans.SHORTEST, 1)) + 1)]
+    return min(ways, key=lambda way: time(*way))
+
+
+@lru_cache(REMEMBERED)
+def _struct(dtype: Any, values: tuple[int, ...]) -> np.void:
+    return struct(dtype, values)
+
+
+@cache
+def driver() -> Any:
+    """The library of the driver."""
+    return ctypes.CDLL("libcuda.so.1")
+
+
+@lru_cache(REMEMBERED)
+def box_map(address: int, shape: tuple[int, ...], length: int) -> np.void:
+    """The struct BoxMap of an image (C, H, W, N): as an array (lines of LANES samples, C, lines of
+    a pixel, W, H), innermost first, and boxes of TILE_K channels and `length` samples of a
+    pixel."""
+    C, H, W, N = shape
+    return encoded(address, (LANES, C, N // LANES, W, H),
+                   (4 * H * W * N, 4 * LANES, 4 * N, 4 * W * N),
+                   (LANES, TILE_K, length // LANES, 1, 1))
+
+
+def encoded(address: int, sizes: tuple[int, ...], strides: tuple[int, ...],
+            box: tuple[int, ...]) -> np.void:
+    """A map of float32 as the driver makes it; strides in bytes, without the innermost one."""
+    memory = ctypes.create_string_buffer(BOX_MAP.itemsize + 64)
+    place = -(-ctypes.addressof(memory) // 64) * 64
+    status = driver().cuTensorMapEncodeTiled(
+        ctypes.c_void_p(place), FLOAT32, len(sizes), ctypes.c_void_p(address),
+        (ctypes.c_uint64 * 5)(*sizes), (ctypes.c_uint64 * 4)(*strides), (ctypes.c_uint32 * 5)(*box),
+        (ctypes.c_uint32 * 5)(1, 1, 1, 1, 1), 0, SWIZZLE_128, PROMOTE_128, 0)
+    if status != 0:
+        raise RuntimeError("cuTensorMapEncodeTiled: expected a map of an image of "
+                           f"{sizes} in boxes of {box}. Received: error {status}.")
+    made = np.frombuffer(ctypes.string_at(place, BOX_MAP.itemsize), BOX_MAP)[0]
+    return made
