@@ -326,9 +326,14 @@ def test_cupy_passes_structs_as_their_bytes(name: str):
 
 
 def test_the_list_of_kernels_is_what_the_sources_define():
+    def defined(text: str) -> set[str]:
+        return set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(", text))
+
     for family, names in kernels().items():
-        defined = set(re.findall(r"__global__ void "
-                                 r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
-                                 cuda_launch.source(family)))
-        assert {name.partition("<")[0] for name in names} == defined
+        own = defined((cuda_launch.FOLDER / f"{family}.cu").read_text(encoding="utf-8"))
+        assert {name.partition("<")[0] for name in names} == own
+        # A family may need the file of another one, but no kernel twice.
+        of_others = set().union(*(defined((cuda_launch.FOLDER / f"{needed}.cu").read_text("utf-8"))
+                                  for needed in cuda_launch.NEEDED.get(family, ())), set())
+        assert defined(cuda_launch.source(family)) == own | of_others and not own & of_others
         assert len(set(names)) == len(names)

@@ -42,7 +42,7 @@ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned l
 
 namespace shim {
 
-enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, POLLING, DONE };
+enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, POLLING, STUCK, DONE };
 
 struct Fiber {
     static constexpr size_t STACK = 1 << 16;
