@@ -40,6 +40,16 @@ def small(serve_module):
     return serve_module(network())
 
 
+def test_parts_of_arrays(small):
+    whole = small.array("/api/node/1")
+    np.testing.assert_array_equal(small.array("/api/node/1?first=2"), whole[:2])
+    np.testing.assert_array_equal(small.array("/api/node/1?first=99"), whole)
+    W = small.array("/api/parameter/linear1.W")
+    np.testing.assert_array_equal(small.array("/api/parameter/linear1.W?row=4"), W[4])
+    for path in "parameter/linear1.W?row=5", "parameter/linear1.W?row=-1", "node/1?first=x":
+        assert small.request(f"/api/{path}").status_code == 400
+
+
 def test_there_is_no_gradient_before_a_target(small):
     assert small.request("/api/node/1?what=gradient").status_code == 409
     assert small.request("/api/parameter/conv1.W?what=gradient").status_code == 409
@@ -166,6 +176,9 @@ def test_samples_are_those_for_testing(serve):
     test = xn.data.Dataset(x[:4], [0, 1, 2, 3], classes=[*"abcde"])
     page = serve(network(), xn.data.Dataset(x, np.arange(10) % 5, classes=[*"abcde"], test=test))
     assert page.json("/api/model")["samples"] == {"count": 4, "labels": True}
+    assert page.json("/api/state") == {"version": 2, "source": "sample", "label": 0, "index": 0,
+                                       "outputs": page.json("/api/state")["outputs"], "ms": None}
+    np.testing.assert_array_equal(page.array("/api/node/0"), (x[0] / 255).astype(np.float32))
     state = page.json("/api/sample", {"index": 2})
     assert (state["label"], state["index"], state["source"]) == (2, 2, "sample")
     np.testing.assert_array_equal(page.array("/api/node/0"), (x[2] / 255).astype(np.float32))

@@ -87,7 +87,8 @@ def test_tokens_are_whole_numbers():
     net = xn.Sequential([xn.Embedding(5, 3), xn.LSTM(4), xn.Linear(2)], input_shape=(6,),
                         backend="numpy")
     session = look_at_everything(net)
-    assert described(session, [])["nodes"][0]["tokens"] == 5
+    nodes = described(session, [])["nodes"]
+    assert nodes[0]["tokens"] == 5 and nodes[2]["type"] == "LSTM" and nodes[2]["window"] is None
     session.set_input(0, np.array([-3, 0.4, 0.6, 3.9, 9, 1]), "drawing")
     np.testing.assert_array_equal(session.computed().array(net.ins.nodes[0]), [0, 0, 1, 4, 4, 1])
 

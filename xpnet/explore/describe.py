@@ -11,6 +11,7 @@ from xpnet.explore.trace import traceable
 from xpnet.inspect.layout import levels
 from xpnet.layer import Layer
 from xpnet.layers import ConvTranspose2d
+from xpnet.layers.states import Stateful
 from xpnet.node import Node
 
 KINDS = {1: "features", 2: "sequence", 3: "image"}      # by the axes of a sample
@@ -65,7 +66,7 @@ def _parameters(node: Node, layer: Layer) -> list[dict[str, Any]]:
 def _window(layer: Layer) -> dict[str, Any] | None:
     """Of a transposed convolution the window that slides over its output."""
     window = layer.window_over_y if isinstance(layer, ConvTranspose2d) else layer.window
-    if not isinstance(window, Window):
+    if not isinstance(window, Window) or isinstance(layer, Stateful):
         return None
     top, bottom, left, right = window.padding
     return {"kernel": list(window.kernel), "stride": list(window.stride),

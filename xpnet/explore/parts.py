@@ -20,7 +20,7 @@ class Part:
     """What an element reads of one input of its layer.
 
     `values` are those of the taps, 0 on padding; `weights` and `products` have their shape. Of a
-    long sum only the largest products are there, with their `indices` along the first axis, and
+    long sum along the first axis only the largest products are there, with their `indices`, and
     `rest` is the sum of the others. `chosen` is the element that a maximum took. `inside` says
     that what is read is no input: "previous", the layer's own state of the step before, or "below",
     the states of the layer below inside a recurrent layer of several.
@@ -42,14 +42,15 @@ class Part:
 
     def shortened(self) -> Part:
         """With the largest products only."""
-        if self.products is None or self.products.ndim != 1 or len(self.products) <= MOST_PRODUCTS:
+        values, weights, products = self.values, self.weights, self.products
+        if values is None or weights is None or products is None or not (
+                MOST_PRODUCTS < len(products) == products.size):
             return self
-        assert self.values is not None
-        order = np.argsort(-np.abs(self.products), kind="stable")
+        values, weights, products = values.ravel(), weights.ravel(), products.ravel()
+        order = np.argsort(-np.abs(products), kind="stable")
         first, others = order[:MOST_PRODUCTS], order[MOST_PRODUCTS:]
-        return Part(self.input, self.region, self.values[first],
-                    None if self.weights is None else self.weights[first], self.products[first],
-                    indices=first.tolist(), rest=float(self.products[others].sum()),
+        return Part(self.input, self.region, values[first], weights[first], products[first],
+                    indices=first.tolist(), rest=float(products[others].sum()),
                     inside=self.inside)
 
 

@@ -102,18 +102,19 @@ def _one(layer: Any, direction: Direction, step: Step, unit: int, t: int) -> Com
               "value": float(step.gates[gate][unit]),
               "function": FUNCTIONS.get(gate, direction.kind)} for gate in direction.names]
     row = direction.rows(direction.names[0]).start + unit
-    parts = [Part(0, [[0, len(step.x)], [t, t + 1]], step.x, direction.W[row],
+    parts = [Part(0, [[0, len(step.x)], [t, t + 1]], step.x[:, None], direction.W[row, :, None],
                   inside="below" if layer.layers > 1 else None),
-             Part(0, [[0, direction.H], [before, before + 1]], step.before[0], direction.U[row],
-                  inside="previous")]
+             Part(0, [[0, direction.H], [before, before + 1]], step.before[0][:, None],
+                  direction.U[row, :, None], inside="previous")]
     more = {"gates": gates, "previous": float(step.before[0][unit]), "step": t,
-            "of_gate": direction.names[0], "layers": layer.layers}
-    h = float(step.after[0][unit])
+            "of_gate": direction.names[0]}
+    if direction.kind in GATES:             # no sum of products: the state follows from the gates
+        more["result"] = float(step.after[0][unit])
     if direction.kind == "lstm":
         more |= {"cell": float(step.after[1][unit]), "previous_cell": float(step.before[1][unit])}
-        return Computed("recurrent", "h = o tanh(c), c = f c' + i g", parts, total=h, more=more)
+        return Computed("recurrent", "h = o tanh(c), c = f c' + i g", parts, more=more)
     if direction.kind == "gru":
-        return Computed("recurrent", "h = (1 - z) n + z h'", parts, total=h, more=more)
+        return Computed("recurrent", "h = (1 - z) n + z h'", parts, more=more)
     found = Computed.summed(layer, "recurrent", "sum of w x + u h'", parts,
                             None if direction.scan.b is None else float(direction.b[row]))
     found.more = more

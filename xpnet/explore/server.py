@@ -107,10 +107,18 @@ class Answers:
         session, gradient = self.session, call.gradient
         node = session.node(call.path["index"], call.side)
         side = session.derived(call.side) if gradient else session.computed(call.side)
-        return side.array(node, gradient)
+        found = side.array(node, gradient)
+        first = call.query.get("first")
+        return found if first is None else found[:_integer("first", first)]
 
     def parameter(self, call: Call) -> Any:
-        return self.session.parameter(call.path["name"], call.side, call.gradient)
+        found = self.session.parameter(call.path["name"], call.side, call.gradient)
+        if "row" not in call.query:
+            return found
+        row = _integer("row", call.query["row"])
+        if row >= len(found):
+            raise wrong(WHO, f"row from 0 to {len(found) - 1}", "row", row)
+        return found[row]
 
     def statistics(self, call: Call) -> Any:
         return self.session.statistics(call.side)

@@ -169,6 +169,8 @@ class Session:
         self.trainer = Trainer(net, data)
         self.times: deque[float] = deque(maxlen=TIMES)
         self._input_number, self._draws = 0, 0
+        if self.samples is not None:        # what a page shows first; it is computed when it asks
+            self._place_sample(0)
 
     @property
     def version(self) -> int:
@@ -180,17 +182,21 @@ class Session:
     def set_input(self, number: int, x: np.ndarray, source: str, label: int | None = None,
                   sample: int | None = None) -> None:
         """Make x, without the batch axis, the input of this number."""
+        started = time.perf_counter()
+        self._place(number, x, source, label, sample)
+        self.computed("a")
+        self.times.append(1e3 * (time.perf_counter() - started))
+
+    def _place(self, number: int, x: np.ndarray, source: str, label: int | None,
+               sample: int | None) -> None:
         net = self.sides["a"].net
         node = net.ins.nodes[number]
         if (tokens := token_count(net, node)) is not None:
             x = np.clip(np.rint(x), 0, tokens - 1)
-        started = time.perf_counter()
         self.inputs[number] = np.asarray(x, net.dtype)[None]
         self._input_number += 1
         self._version += 1
         self.source, self.label, self.sample_index = source, label, sample
-        self.computed("a")
-        self.times.append(1e3 * (time.perf_counter() - started))
 
     @property
     def samples(self) -> Dataset | None:
@@ -211,9 +217,17 @@ class Session:
             index = generator(self.seed, f"sample {self._draws}").integers(len(samples))
         if not is_integer(index, 0, len(samples) - 1):
             raise wrong(WHO, f"index from 0 to {len(samples) - 1}", "index", index)
-        x, _ = samples[int(index)]
-        label = None if samples.labels is None else int(samples.labels[int(index)])
-        self.set_input(0, np.asarray(samples._host(samples.scaled(x))), "sample", label, int(index))
+        started = time.perf_counter()
+        self._place_sample(int(index))
+        self.computed("a")
+        self.times.append(1e3 * (time.perf_counter() - started))
+
+    def _place_sample(self, index: int) -> None:
+        samples = self.samples
+        assert samples is not None
+        x, _ = samples[index]
+        label = None if samples.labels is None else int(samples.labels[index])
+        self._place(0, np.asarray(samples._host(samples.scaled(x))), "sample", label, index)
 
     # --- what is computed of it -------------------------------------------------------------------
 

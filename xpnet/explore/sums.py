@@ -213,8 +213,8 @@ def _dense(at: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def linear(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     """Of a sequence (D, T) the features of the same step."""
     unit, *step = at
-    x = xs[0] if not step else xs[0][:, step[0]]
-    W = host(layer, layer.W.data[unit])
+    x = xs[0] if not step else xs[0][:, step[0], None]                  # (D,) or (D, 1)
+    W = host(layer, layer.W.data[unit]).reshape(x.shape)
     b = None if layer.b is None else float(host(layer, layer.b.data)[unit])
     part = Part(0, [[0, len(x)], *([t, t + 1] for t in step)], x, W)
     return Computed.summed(layer, "linear", "sum of w x", [part], b)
@@ -231,10 +231,11 @@ def product(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     *front, m, p = at
     here: Any = tuple(front)
     row, column = xs[0][here][m], xs[1][here][:, p]
-    before = [[i, i + 1] for i in front]
+    before, ones = [[i, i + 1] for i in front], (1,) * len(front)
+    row, column = (a.reshape(*ones, 1, -1) for a in (row, column))
     return Computed.summed(layer, "linear", "sum of x z", [
-        Part(0, [*before, [m, m + 1], [0, len(row)]], row, column),
-        Part(1, [*before, [0, len(column)], [p, p + 1]])])
+        Part(0, [*before, [m, m + 1], [0, row.size]], row, column),
+        Part(1, [*before, [0, row.size], [p, p + 1]], column.reshape(*ones, -1, 1))])
 
 
 RULES: dict[type, Rule] = (
