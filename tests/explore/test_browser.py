@@ -346,6 +346,12 @@ def test_backward_steps_through_the_layers_with_numpys_gradients(page, served):
     assert page.locator("input[value=gradient]").is_checked()
     page.locator("#step-back").click()
     wait_for_text(page, "#layer-title", "pool1")
+    page.locator("#random").click()             # another input: the same target, new gradients
+    wait_for_text(page, "#source", "label")
+    wait_until(page, lambda: number(texts(page, "#norms .value")[0]) != norms[0])
+    d = forward(net, given(served))["probabilities"] - np.eye(10)[3]
+    wait_until(page, lambda: number(texts(page, "#norms .value")[0])
+               == pytest.approx(np.linalg.norm(d), rel=1e-3))
     page.locator("#step-end").click()
     wait_until(page, lambda: page.locator(".tile.reached").count() == 0)
     assert page.locator("input[value=gradient]").is_disabled()
