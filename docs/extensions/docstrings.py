@@ -62,7 +62,7 @@ def converted(lines: list[str]) -> list[str]:
             done.append(line if SECTION.fullmatch(line) else escaped(line))
         elif line.strip():
             block.append(line)
-        elif block:             # the first paragraph is the summary: one line for autosummary
+        elif block:             # the first paragraph is the summary, without lines of its own
             done += [*(paragraph(block) if done else [escaped(" ".join(block))]), ""]
             block = []
     return done

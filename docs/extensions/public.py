@@ -61,10 +61,10 @@ CONSTANTS = {
     "xpnet.PREDICT": ("layer", "The mode of a prediction: dropout is off, batch norm uses its "
                                "running statistics."),
     "xpnet.SAMPLE": ("layer", "The mode of a prediction with dropout on."),
-    "xpnet.viz.KERNELS": ("viz", "Kernels that `show_convolution` knows by name: "
-                                 "{name: array (KH, KW)}."),
-    "xpnet.viz.POOLINGS": ("viz", "Layers that `show_pooling` knows by name: {name: function of "
-                                  "the window size}."),
+    "xpnet.viz.KERNELS": ("viz", "What `show_convolution` draws by default: {name: array "
+                                 "(KH, KW)}."),
+    "xpnet.viz.POOLINGS": ("viz", "What `show_pooling` draws by default: {name: function that "
+                                  "makes a layer for a window size}."),
     "xpnet.catalogue.FAMILIES": ("catalogue", "The items of the catalogue: {family: [Item]}."),
 }
 

@@ -82,8 +82,9 @@ def missing_reference(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     has none."""
     if node.get("refdomain") != "py" or node["reftype"] not in ("class", "exc"):
         return None
-    path = paths().get(node["reftarget"].rpartition(".")[2])
-    if path is None or path == node["reftarget"]:
+    module, _, name = node["reftarget"].rpartition(".")
+    path = paths().get(name)
+    if path is None or module not in ("", public()[path].__module__):
         return contnode
     return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", path, node,
                                           contnode)
