@@ -96,7 +96,7 @@ def place(path: str) -> tuple[str, int, str, int] | None:
     """(page, number of the file or package on it, file, position in the file) of a public name;
     None if PAGES has none for it."""
     if path in CONSTANTS:
-        return CONSTANTS[path][0], 0, "", 0
+        return CONSTANTS[path][0], 99, "", 0         # after the others
     what = public()[path]
     for page, (_, homes) in PAGES.items():
         for number, home in enumerate(homes.split()):
