@@ -1,5 +1,7 @@
 """What the server answers, against the network itself."""
 
+from urllib.parse import quote
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,17 @@ def test_parts_of_arrays(small):
     np.testing.assert_array_equal(small.array("/api/parameter/linear1.W?row=4"), W[4])
     for path in "parameter/linear1.W?row=5", "parameter/linear1.W?row=-1", "node/1?first=x":
         assert small.request(f"/api/{path}").status_code == 400
+
+
+def test_names_may_have_any_characters(serve):
+    """As those of ONNX files have: /block/conv, a?b#c."""
+    names = "/block/conv", "a?b#c d", "../x"
+    net = xn.Sequential([xn.Linear(2, name=name) for name in names], input_shape=(3,),
+                        backend="numpy")
+    page = serve(net)
+    for name, W in zip(names, (p.data for p in net.arrays.values() if p.name == "W"), strict=True):
+        np.testing.assert_array_equal(page.array(f"/api/parameter/{quote(name + '.W', safe='')}"),
+                                      W)
 
 
 def test_there_is_no_gradient_before_a_target(small):

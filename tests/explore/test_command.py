@@ -59,6 +59,20 @@ def test_a_saved_network_of_digits_has_them(called, digits, tmp_path):
     assert called[0]["data"].name.startswith("digits")
 
 
+def test_a_python_file_is_made_for_the_data(called, digits, tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("""
+import xpnet as xn
+
+
+def build(input_shape, classes):
+    return xn.Sequential([xn.Flatten(), xn.Linear(classes)], input_shape=input_shape)
+""")
+    assert main(["explore", str(file), "--backend", "numpy"]) == 0
+    assert called[0]["net"].outs.nodes[0].shape == (10,) and len(called[0]["data"]) == 40
+    assert called[0]["net"].backend.name == "numpy"
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["nothing"], "expected a file, or one of"), (["bilici", "--compare", "no"], "neither"),
     (["bilici", "--port", "80"], "1024"), (["bilici", "--data", "none"], "none"),

@@ -23,9 +23,16 @@ def run(options: argparse.Namespace) -> int:
     expect_share(WHO, "--validation", options.validation or 0)
     layers = networks.own_layers(WHO, options.layers)
     data = None
-    if options.data is not None and options.model in NAMED:     # the model is made for the data
+    if options.model.endswith(".py"):
+        options.data = options.data or "digits"
         data = _data(options)
-    net = opened(options.model, data=data, backend=options.backend, seed=seed, layers=layers)
+        net = networks.build(WHO, options.model, networks.builder(WHO, options.model),
+                             input_shape=data.shape, classes=len(data.classes or ()),
+                             backend=options.backend, seed=options.seed)
+    else:
+        if options.data is not None and options.model in NAMED:     # it is made for the data
+            data = _data(options)
+        net = opened(options.model, data=data, backend=options.backend, seed=seed, layers=layers)
     if data is None:
         shapes = [node.shape for node in net.ins.nodes]
         if options.data is None and shapes == [DIGITS]:

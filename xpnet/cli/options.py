@@ -126,8 +126,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _explore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL",
-                        help="a network of xpnet.models, or a file: a saved network, or .onnx")
-    _data_options(parser, None, "none, but digits for a network of images of 8x8 pixels")
+                        help="a network of xpnet.models, or a file: a saved network, an ONNX file, "
+                             "or a Python file as in xpnet train")
+    _data_options(parser, None, "none, but digits for a Python file and for "
+                          "images of 8x8 pixels")
     _size_options(parser)
     _validation_options(parser, f"default: {HELD_OUT} if the data have neither a part for "
                                 "validation nor one for testing, else 0",

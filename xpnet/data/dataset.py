@@ -102,7 +102,7 @@ class Dataset:
             raise ValueError(f"Dataset: expected a label or target for each of the {len(self._x)} "
                              f"samples. Received: {len(targets)}.")
         if targets.shape == () and targets.dtype.kind in "bui":
-            self.labels = labels = np.array(self._host(targets.read(slice(None))), np.int64)
+            self.labels = labels = np.array(self.to_host(targets.read(slice(None))), np.int64)
             labels.flags.writeable = False
             low, high = int(labels.min()), int(labels.max())
             most = MOST_CLASSES if names is None else len(names)
@@ -249,7 +249,7 @@ class Dataset:
         some = np.unique(np.arange(SAMPLED) * (len(self) - 1) // (SAMPLED - 1))
         for a in self[some]:
             if a is not None:
-                a = self._host(a)
+                a = self.to_host(a)
                 digest.update(f"{a.dtype.name} {a.shape}".encode())
                 digest.update(a.astype(a.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
@@ -279,7 +279,7 @@ class Dataset:
             raise ValueError("Dataset.show: expected augmentations of single images. Received: "
                              f"{shown(augment)}, which mixes two.")
         some = np.arange(count) * (len(self) - 1) // max(count - 1, 1)
-        x = self._host(self.scaled(self[some][0])).astype(np.float64)
+        x = self.to_host(self.scaled(self[some][0])).astype(np.float64)
         x = np.moveaxis(augmented(np, np.moveaxis(x, 0, -1), changes, samples=some), -1, 0)
         if self.scale is not None:
             x = np.clip(x, 0, 1)
@@ -291,7 +291,8 @@ class Dataset:
                   else [f"{i:,}" for i in some])
         return figure_of("Dataset.show", x, titles, columns)
 
-    def _host(self, a: Array) -> np.ndarray:
+    def to_host(self, a: Array) -> np.ndarray:
+        """An array of samples, which may be on a GPU, as a NumPy array."""
         return np.asarray(a) if self.xp is np else self.xp.asnumpy(a)
 
     def __repr__(self) -> str:

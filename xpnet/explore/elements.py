@@ -136,8 +136,7 @@ def moved(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     numbers = [layer.backend.asarray((np.arange(x.size, dtype=np.float64) + start).reshape(
         *x.shape, 1)) for x, start in zip(xs, starts, strict=False)]
     layer.enter(layer.index, False)
-    with layer.backend.scope():
-        found = int(layer.backend.to_numpy(layer.forward(*numbers))[(*at, 0)])
+    found = int(layer.backend.to_numpy(layer.forward(*numbers))[(*at, 0)])
     if not found:
         return Computed("elementwise", "0", [], total=0.0)
     k = int(np.searchsorted(starts, found, "right")) - 1

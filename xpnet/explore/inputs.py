@@ -31,7 +31,7 @@ def input_range(net: Graph, node: Node, data: Dataset | None) -> tuple[float, fl
         return 0.0, float(tokens - 1)
     if data is None or data.scale is not None or data.shape != node.shape or len(net.ins) > 1:
         return 0.0, 1.0
-    x = data._host(data[:LOOKED_AT][0])
+    x = data.to_host(data[:LOOKED_AT][0])
     low, high = float(x.min()), float(x.max())
     return (low, high) if np.isfinite([low, high]).all() and low < high else (0.0, 1.0)
 

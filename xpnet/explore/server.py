@@ -207,7 +207,7 @@ def application(answers: Answers, worker: Worker, token: str, port: int) -> Guar
               route("/api/input", "POST", answers.input),
               route("/api/sample", "POST", answers.sample),
               route("/api/node/{index:int}", "GET", answers.node),
-              route("/api/parameter/{name}", "GET", answers.parameter),
+              route("/api/parameter/{name:path}", "GET", answers.parameter),
               route("/api/statistics", "GET", answers.statistics),
               route("/api/trace/{index:int}", "GET", answers.trace),
               route("/api/target", "POST", answers.target),

@@ -227,7 +227,7 @@ class Session:
         assert samples is not None
         x, _ = samples[index]
         label = None if samples.labels is None else int(samples.labels[index])
-        self._place(0, np.asarray(samples._host(samples.scaled(x))), "sample", label, index)
+        self._place(0, np.asarray(samples.to_host(samples.scaled(x))), "sample", label, index)
 
     # --- what is computed of it -------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Session:
             grads = self.derived(side).parameter_gradients
             return grads[name] if name in grads else np.zeros(found.shape, np.float32)
         self.computed(side)                 # a mirror has the parameters of now
-        return np.asarray(self.sides[side].net.backend.to_numpy(found.data))
+        return np.array(self.sides[side].net.backend.to_numpy(found.data))
 
     def set_target(self, target: Target) -> None:
         """Derive a class's loss, or an element of a value."""

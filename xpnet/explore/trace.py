@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.backends import Window
 from xpnet.explain.field import receptive_field
 from xpnet.explore import elements, recurrent, sums
 from xpnet.explore.parts import Computed, Part, activated
 from xpnet.explore.sums import Place, Rule
 from xpnet.graph import Graph
 from xpnet.layer import Layer
+from xpnet.layers import GaussianPool2d, LpPool2d, StochasticPool2d
 from xpnet.node import Node
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def traced(side: Side, node: Node, at: Place) -> dict[str, Any]:
         return found | {"kind": "other", "formula": "the input", "inputs": [], "bias": None,
                         "sum": None, "value": finite(value), "receptive_field": None}
     xs = [side.array(parent).astype(np.float64) for parent in node.parents]
-    computed = RULES[type(layer)](layer, xs, at) if traceable(layer) else other(layer, xs, at)
+    with net.backend.scope():
+        computed = RULES[type(layer)](layer, xs, at) if traceable(layer) else other(layer, xs, at)
     if computed.total is not None:
         constants = computed.more.get("constants")
         result = float(activated(computed.activation, computed.total, constants))
@@ -56,10 +57,8 @@ def other(layer: Layer, xs: Sequence[np.ndarray], at: Place) -> Computed:
     """What a layer reads of which no more is known: the window of the channel, or everything."""
     parts = []
     for k, x in enumerate(xs):
-        window = layer.window
-        if (isinstance(layer, sums.xl.LpPool2d | sums.xl.GaussianPool2d | sums.xl.StochasticPool2d)
-                and isinstance(window, Window)):
-            rows, columns = sums.taps(window, *at[1:])
+        if isinstance(layer, LpPool2d | GaussianPool2d | StochasticPool2d):
+            rows, columns = sums.taps(layer.window, *at[1:])
             channel = slice(at[0], at[0] + 1)
             parts.append(Part(k, sums.around(channel, rows, columns),
                               sums.taken(x, channel, rows, columns)[0]))
