@@ -33,10 +33,13 @@ def found(backend: Any) -> dict[str, np.ndarray]:
             results[f"{when}: trace {k}"] = np.array(found.get("result") or 0.0)
         for name in net.arrays:
             results[f"{when}: {name}"] = session.parameter(name, "a", False)
-        session.trainer.settings(lr=0.01, batch=3)
+        session.trainer.settings(lr=1e-4, batch=3)
         for _ in range(4):
             session.trainer.act("step")
         assert session.trainer.error is None
+    results["losses"] = np.array([loss for _, loss in session.trainer.losses])
+    moved = results["after: linear1.W"] - results["before: linear1.W"]
+    assert 2e-4 < np.abs(moved).max() < 5e-4        # four steps of the rate
     return results
 
 
@@ -46,5 +49,8 @@ def test_on_an_emulated_gpu(folder: Path):
     with pretended(folder, LATE["late"]) as (backend, _):
         results = found(backend)
     assert results.keys() == expected.keys()
+    # The gradient of conv1.b is rounding noise, because a batch norm follows; Adam makes steps of the
+    # size of the rate of it.
     for name, values in expected.items():
-        np.testing.assert_allclose(results[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
+        bound = 1e-5 if name.startswith("before") else 2e-3
+        np.testing.assert_allclose(results[name], values, rtol=bound, atol=bound, err_msg=name)
