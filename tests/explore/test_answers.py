@@ -80,7 +80,7 @@ def test_statistics(small):
     assert row["histogram"] == np.histogram(x, 32)[0].tolist()
 
 
-def other(net, x, loss, node):
+def finite_differences(net, x, loss, node):
     """The derivative of a loss(net) with respect to elements of a value, by finite differences of
     the layers behind it."""
     rest = [n for n in net.nodes if net.nodes.index(n) > net.nodes.index(node)]
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_loss_of_a_class(serve):
     assert answer["loss"] == pytest.approx(cross_entropy(z), rel=1e-12)
     conv, flatten, _ = net.nodes
     for index, node in ((1, conv), (2, flatten)):
-        dy = other(net, x.astype(float), cross_entropy, node)
+        dy = finite_differences(net, x.astype(float), cross_entropy, node)
         np.testing.assert_allclose(page.array(f"/api/node/{index}?what=gradient"), dy, atol=1e-7)
         assert answer["norms"][str(index)] == pytest.approx(np.linalg.norm(dy), rel=1e-6)
     dz = np.exp(z) / np.exp(z).sum() - np.eye(4)[2]

@@ -49,8 +49,8 @@ def test_on_an_emulated_gpu(folder: Path):
     with pretended(folder, LATE["late"]) as (backend, _):
         results = found(backend)
     assert results.keys() == expected.keys()
-    # The gradient of conv1.b is rounding noise, because a batch norm follows; Adam makes steps of the
-    # size of the rate of it.
+    # The gradient of conv1.b is rounding noise, because a batch norm follows. Adam makes steps of
+    # the size of the rate of it.
     for name, values in expected.items():
         bound = 1e-5 if name.startswith("before") else 2e-3
         np.testing.assert_allclose(results[name], values, rtol=bound, atol=bound, err_msg=name)
