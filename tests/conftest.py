@@ -37,7 +37,8 @@ LONGEST = [(ROOT / "tests" / f"{name}.py").resolve(strict=True) for name in (
     "backends/cupy/test_nvrtc", "backends/cupy/test_capture", "backends/cupy/test_host_mutants",
     "backends/numba/test_numba_isa", "backends/numba/test_cold_and_warm",
     "backends/test_floating_point_errors", "backends/cpu/test_fork",
-    "backends/cpu/test_cpu_threads", "project/test_examples", "io/test_hostile_files",
+    "backends/cpu/test_cpu_threads", "project/test_examples", "project/test_docs",
+    "io/test_hostile_files", "project/test_notebooks",
     "benchmarks/test_benchmarks_gpu_rehearsal", "inspect/test_memory")]
 
 
