@@ -4,18 +4,22 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from tiers import first
 
 import xpnet as xn
 
 
-def network():
+def network(backend="numpy"):
     return xn.Sequential([xn.Conv2d(3, 3, padding=1), xn.BatchNorm2d(activation="relu"),
                           xn.MaxPool2d(2), xn.Flatten(), xn.Linear(5)], input_shape=(1, 6, 8),
-                         backend="numpy", seed=3)
+                         backend=backend, seed=3)
 
 
-def test_values_are_those_of_the_network(serve):
-    net, rng = network(), np.random.default_rng(0)
+@pytest.mark.parametrize("backend", first(["numpy", "numba"], "numpy"))
+def test_values_are_those_of_the_network(serve, backend):
+    if backend == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+    net, rng = network(backend), np.random.default_rng(0)
     net.classes = list("abcde")
     page = serve(net, name="small")
     model = page.json("/api/model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xpnet.checks import expect_seed, expect_share
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             options.data = "digits"
         if options.data is not None:
             data = _data(options, shapes[0], net.trained.image_fit)
-    explore(net, data, compare=options.compare, name=options.model, port=options.port,
+    explore(net, data, compare=options.compare, name=Path(options.model).name, port=options.port,
             browser=not options.no_browser, seed=seed)
     return 0
 
