@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,11 +98,11 @@ def number(out: str, before: str) -> float:
     return float(re.search(f"{re.escape(before)} *([0-9.]+)", out)[1])
 
 
-def a_picture(file: Path) -> bool:
-    """Whether the file is an image that shows something."""
+def a_picture(file: Path, smallest: int = 200) -> bool:
+    """Whether the file is an image of at least that many rows and columns that shows something."""
     with Image.open(file) as image:
         low, high = image.convert("L").getextrema()
-        return high - low > 200 and min(image.size) > 200
+        return high - low > 200 and min(image.size) > smallest
 
 
 @full
@@ -167,6 +169,66 @@ def test_super_resolution(tmp_path):
     assert number(out, "bicubic  PSNR") == pytest.approx(31.12, abs=0.05)
     assert number(out, "network  PSNR") > 24
     assert a_picture(tmp_path / "super_resolution.png")
+
+
+EXPERIMENTS = {     # a part of what each prints, if its options are those of --quick
+    "bagging": "8 networks, bagged",
+    "batch_norm": "batch norm by learning rate: 0.003: ",
+    "contrast": "local contrast shadow 0.8: accuracy ",
+    "covariate_shift": "the median of an input moves by",
+    "lenet5_recipe": "error of the unseen images, by pass: ",
+    "rectification": "random filters, both",
+}
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Like run, in this process: starting Python and matplotlib would take longer than to train."""
+    def run_here(name: str, *arguments: str) -> str:
+        path = ROOT / "examples" / name
+        monkeypatch.syspath_prepend(path.parent)
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out
+    return run_here
+
+
+@full
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment(tmp_path, run_here, name):
+    """It trains, and draws the same figure again from the file of its results."""
+    out = run_here(f"{name}.py", "--quick", "--output", str(tmp_path))
+    assert EXPERIMENTS[name] in out and "nan" not in out
+    figure = tmp_path / f"{name}.png"
+    assert a_picture(figure, 150)
+    drawn = figure.read_bytes()
+    figure.unlink()
+    assert run_here(f"{name}.py", "--redraw", "--output", str(tmp_path)) == out
+    assert figure.read_bytes() == drawn
+
+
+@full
+def test_ravine(tmp_path, run_here):
+    """Gradient descent is stable below 2 / 100, and the turned ravine is the same for it."""
+    lines = run_here("ravine.py", "--rates", "9", "--steps", "100", "--output", str(tmp_path)
+                     ).splitlines()
+    descent = [line for line in lines if "gradient descent" in line]
+    rates, losses = ([number(line, before) for line in descent]
+                     for before in ("learning rate", "at the end"))
+    assert len(lines) == 6 and rates[0] == rates[1] < 0.02 and losses[0] == losses[1]
+    assert a_picture(tmp_path / "ravine.png")
+
+
+@full
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_page_of_experiments_shows_what_was_measured(tmp_path, run_here, name):
+    """It has the lines that the program prints for the results beside the figures."""
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    pictures = ROOT / "docs" / "pictures" / "experiments"
+    shutil.copy(pictures / f"{name}.json", tmp_path)
+    lines = run_here(f"{name}.py", "--redraw", "--output", str(tmp_path))
+    assert f"```text\n{lines}```" in page
+    assert f"python examples/{name}.py" in page and f"(pictures/experiments/{name}.png)" in page
 
 
 def test_the_readme_shows_the_digits_example():
