@@ -177,7 +177,7 @@ EXPERIMENTS = {     # a part of what each prints, if its options are those of --
     "contrast": "local contrast shadow 0.8: accuracy ",
     "covariate_shift": "the median of an input moves by",
     "lenet5_recipe": "error of the unseen images, by pass: ",
-    "rectification": "random filters, both",
+    "numpy_cnn_recipe": "Adam as written accuracy ", "rectification": "random filters, both",
 }
 
 
