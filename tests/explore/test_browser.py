@@ -499,6 +499,22 @@ def test_a_second_tab_shows_what_the_first_one_draws(page, served):
     text = page.locator("#source").inner_text()
     wait_for_text(second, "#source", text)
     np.testing.assert_allclose(shown_probabilities(second), shown_probabilities(page), atol=1e-3)
+    page.locator("#models").select_option("lecun1989")
+    wait_until(page, lambda: second.title().startswith("lecun1989"))
+
+
+@full
+def test_parameters_are_shown_again_when_a_layer_is_chosen_again(page):
+    for name, shown in [("conv1", "conv1.W"), ("pool1", None), ("conv1", "conv1.W"),
+                        ("linear1", "linear1.W"), ("flatten1", None), ("linear1", "linear1.W")]:
+        choose(page, name)
+        if shown is None:
+            page.locator("#filters").wait_for(state="hidden")
+        else:
+            wait_for_text(page, "#filters-body h3", shown)
+    page.locator("#unit").fill("7")
+    page.locator("#unit").press("Enter")
+    wait_for_text(page, "#filters-body h3", "of channel 7")
 
 
 @full
