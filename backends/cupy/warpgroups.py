@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -36,12 +36,12 @@ SPREAD = np.dtype([("first", np.int64), ("stride_h", np.int32), ("stride_w", np.
 FILTERS = np.dtype([(name, np.int32) for name in (
     "groups", "F", "C", "KH", "KW", "rows", "columns", "first_i", "first_j", "apart_i", "apart_j",
     "turned")])
-FLOAT32, SWIZZLE_128, PROMOTE_128 = 7, 3, 2     # constants of the driver
+FLOAT32, TFLOAT32, SWIZZLE_128, PROMOTE_128 = 7, 11, 3, 2   # constants of the driver
 
 
 class Tile(NamedTuple):
-    """Template arguments of a kernel, and the multiply-adds per microsecond of all multiprocessors
-    of an H200 together, measured with large problems."""
+    """Template arguments of a convolution, and the multiply-adds per microsecond of all
+    multiprocessors of an H200 together, measured with large problems."""
 
     rows: int
     columns: int
@@ -52,22 +52,32 @@ class Tile(NamedTuple):
     def arguments(self) -> str:
         return f"<{self.rows}, {self.columns}, {TILE_K}, {self.stages}, {self.blocks}>"
 
-    def shared(self) -> int:
-        """Bytes of the tiles."""
-        return 4 * TILE_K * self.stages * (self.rows + self.columns)
+
+class Gradient(NamedTuple):
+    """Template arguments of a filter gradient: filters of a tile, boxes of BOX channels, .."""
+
+    rows: int
+    pieces: int
+    stages: int
+    blocks: int
+
+    def arguments(self) -> str:
+        return f"<{self.rows}, {self.pieces}, {self.stages}, {self.blocks}>"
 
 
 CONVOLUTION = (Tile(128, 256, 4, 1, 150e6), Tile(128, 128, 6, 1, 137e6), Tile(64, 128, 4, 2, 95e6))
-GRADIENT = (Tile(128, 256, 4, 1, 95e6), Tile(64, 128, 4, 2, 57e6))
+NARROW, BROAD = Gradient(64, 3, 3, 2), Gradient(128, 4, 4, 1)
+BOX = 64                                # channels, in a filter gradient
+RATE = 140e6                            # multiply-adds per microsecond of filter gradients
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
     """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return {"warpgroups": (
         *(f"warpgroup_convolution{tile.arguments()}" for tile in CONVOLUTION),
-        *(f"warpgroup_filter_gradient{tile.arguments()}" for tile in GRADIENT),
-        *(f"pack_filters<{rows}, {TILE_K}>" for rows in sorted({tile.rows for tile in CONVOLUTION}))
-    )}
+        *(f"warpgroup_filter_gradient{tile.arguments()}" for tile in (NARROW, BROAD)),
+        *(f"pack_filters<{rows}, {TILE_K}>" for rows in sorted({t.rows for t in CONVOLUTION})),
+        "add_gradients")}
 
 
 def usable(self: CupyBackend) -> bool:
@@ -155,32 +165,38 @@ def _convolve(self: CupyBackend, x: Array, W: Array, w: np.void, filters: tuple[
     product = struct(plans.PRODUCT, (
         0, 0, line, size, 0, M * line, M, P, channels, 1, 0, 1, 1, 1, bias is not None,
         list(cuda_launch.ACTIVATIONS).index(activation), 0))
-    pieces = tile.columns // LANES
+    shared = (4 * TILE_K * tile.stages * (tile.rows + tile.columns) + 16 * tile.stages
+              + plans.PLACE * tile.columns // LANES)
     self._launch("warpgroups", f"warpgroup_convolution{tile.arguments()}",
                  ((-(-M // tile.rows) * -(-P // tile.columns), 1, groups),
                   (tile.columns + 128, 1, 1)),
-                 packed, box_map(x.data.ptr, x.shape, min(N & -N, tile.columns)),
+                 packed, box_map(FLOAT32, x.data.ptr, x.shape, TILE_K, min(N & -N, tile.columns)),
                  y if bias is None else self._contiguous(bias), y, product, plans.image_struct(w),
-                 _struct(SPREAD, spread), shared=tile.shared() + 16 * tile.stages + 16 * pieces)
+                 _struct(SPREAD, spread), shared=shared)
 
 
 def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, groups: int, dW: Array,
               accumulate: bool) -> None:
-    """dW (F, C KH KW) = dy columns(x)^T, or += if `accumulate`."""
-    F, P, K = dy.shape[0] // groups, dy[0].size, dW[0].size
-    tile, plan = plan_gradient(F, K, P, groups)
-    w = cuda_launch.window_struct(x.shape, window)
-    workspace = self.empty((plan.splits, groups, F, K), dW.dtype) if plan.splits > 1 else dW
-    product = struct(plans.PRODUCT, (P, 0, K, F * P, x.size // groups, F * K, F, K, P, plan.splits,
-                                     plan.steps, 1, 1, 0, 0, 0, accumulate))
+    """dW (F, C, KH, KW) = dy columns(x)^T, or += if `accumulate`."""
+    F, C, P = dy.shape[0] // groups, dW.shape[1], dy[0].size
+    tile, plan = plan_gradient(F, C, window.taps, P, groups)
+    tiles = -(-window.taps * -(-C // BOX) // tile.pieces)
+    line = tiles * tile.pieces * BOX
+    workspace = self.empty((plan.splits, groups, F, line), dW.dtype)
+    product = struct(plans.PRODUCT, (C, 0, 0, 0, 0, 0, F, line, P, plan.splits, plan.steps, 1, 1, 1,
+                                     0, 0, 0))
+    threads = (tile.rows // 64 + 1) * 128
     self._launch("warpgroups", f"warpgroup_filter_gradient{tile.arguments()}",
-                 (plan.grid(F, K, groups), (tile.columns, 1, 1)), dy, x, dW, workspace, product,
-                 plans.image_struct(w),
-                 shared=tile.shared() + plans.PLACE * (2 * plans.BATCH + tile.columns))
-    if plan.splits > 1:
-        self._launch("product", f"add_splits<{cuda_launch.TYPES[dW.dtype]}>",
-                     cuda_launch.matrix_launch(groups * F, K, plan.splits), workspace, dW, dW,
-                     np.int32(groups), product)
+                 ((-(-F // tile.rows) * tiles, plan.splits, groups), (threads, 1, 1)),
+                 box_map(TFLOAT32, dy.data.ptr, dy.shape, tile.rows, LANES),
+                 box_map(TFLOAT32, x.data.ptr, x.shape, BOX, LANES), workspace, product,
+                 plans.image_struct(cuda_launch.window_struct(x.shape, window)),
+                 shared=tile.stages * (4 * LANES * (tile.rows + tile.pieces * BOX) + 16))
+    rows = groups * F
+    self._launch("warpgroups", "add_gradients",
+                 cuda_launch.flat_launch(rows * window.taps * -(-C // BOX) * BOX), workspace, dW,
+                 np.int32(rows), np.int32(C), np.int32(window.taps), np.int32(line),
+                 np.int32(plan.splits), np.bool_(accumulate))
 
 
 @lru_cache(REMEMBERED)
@@ -197,21 +213,21 @@ def plan_convolution(M: int, P: int, groups: int) -> Tile:
 
 
 @lru_cache(REMEMBERED)
-def plan_gradient(F: int, K: int, P: int, groups: int) -> tuple[Tile, plans.Plan]:
-    """Tile and splits with which all waves of blocks end first; each split writes its sums to the
-    workspace, and they are read once."""
-    most, steps = plans.GPUS[CAPABILITY].multiprocessors, -(-P // TILE_K)
+def plan_gradient(F: int, C: int, taps: int, P: int, groups: int) -> tuple[Gradient, plans.Plan]:
+    """The tile, and the splits with which all waves of blocks end first; each split writes its sums
+    to the workspace, and they are read once."""
+    tile = NARROW if F % BROAD.rows in range(1, NARROW.rows + 1) and F < 2 * BROAD.rows else BROAD
+    most, steps = plans.GPUS[CAPABILITY].multiprocessors, P // LANES
+    tiles = groups * -(-F // tile.rows) * -(-taps * -(-C // BOX) // tile.pieces)
+    size = tile.rows, tile.pieces * BOX
 
-    def time(tile: Tile, plan: plans.Plan) -> float:
-        blocks = plan.splits * groups * -(-F // tile.rows) * -(-K // tile.columns)
-        waves = -(-blocks // (most * tile.blocks))
-        each = tile.blocks * plan.steps * TILE_K * tile.rows * tile.columns * most / tile.rate
-        moved = 8 * groups * F * K * plan.splits if plan.splits > 1 else 0
-        return waves * each + moved / BANDWIDTH
+    def time(plan: plans.Plan) -> float:
+        waves = -(-tiles * plan.splits // (most * tile.blocks))
+        each = tile.blocks * plan.steps * LANES * size[0] * size[1] * most / RATE
+        return waves * each + 8 * tiles * size[0] * size[1] * plan.splits / BANDWIDTH
 
-    ways = [(tile, plans.cut((tile.rows, tile.columns), splits, steps)) for tile in GRADIENT
-            for splits in range(1, min(MOST_SPLITS, max(steps // plans.SHORTEST, 1)) + 1)]
-    return min(ways, key=lambda way: time(*way))
+    splits = range(1, min(MOST_SPLITS, max(steps // plans.SHORTEST, 1)) + 1)
+    return tile, min((plans.cut(size, count, steps) for count in splits), key=time)
 
 
 @lru_cache(REMEMBERED)
@@ -226,27 +242,28 @@ def driver() -> Any:
 
 
 @lru_cache(REMEMBERED)
-def box_map(address: int, shape: tuple[int, ...], length: int) -> np.void:
+def box_map(kind: int, address: int, shape: tuple[int, ...], channels: int,
+            samples: int) -> np.void:
     """The struct BoxMap of an image (C, H, W, N): as an array (lines of LANES samples, C, lines of
-    a pixel, W, H), innermost first, and boxes of TILE_K channels and `length` samples of a
-    pixel."""
+    a pixel, W, H), innermost first, and boxes of so many channels and samples of a pixel. TFLOAT32
+    rounds what is copied."""
     C, H, W, N = shape
-    return encoded(address, (LANES, C, N // LANES, W, H),
+    return encoded(kind, address, (LANES, C, N // LANES, W, H),
                    (4 * H * W * N, 4 * LANES, 4 * N, 4 * W * N),
-                   (LANES, TILE_K, length // LANES, 1, 1))
+                   (LANES, channels, samples // LANES, 1, 1))
 
 
-def encoded(address: int, sizes: tuple[int, ...], strides: tuple[int, ...],
+def encoded(kind: int, address: int, sizes: tuple[int, ...], strides: tuple[int, ...],
             box: tuple[int, ...]) -> np.void:
-    """A map of float32 as the driver makes it; strides in bytes, without the innermost one."""
+    """A map of numbers of a kind as the driver makes it; strides in bytes, without the innermost
+    one."""
     memory = ctypes.create_string_buffer(BOX_MAP.itemsize + 64)
     place = -(-ctypes.addressof(memory) // 64) * 64
     status = driver().cuTensorMapEncodeTiled(
-        ctypes.c_void_p(place), FLOAT32, len(sizes), ctypes.c_void_p(address),
+        ctypes.c_void_p(place), kind, len(sizes), ctypes.c_void_p(address),
         (ctypes.c_uint64 * 5)(*sizes), (ctypes.c_uint64 * 4)(*strides), (ctypes.c_uint32 * 5)(*box),
         (ctypes.c_uint32 * 5)(1, 1, 1, 1, 1), 0, SWIZZLE_128, PROMOTE_128, 0)
     if status != 0:
         raise RuntimeError("cuTensorMapEncodeTiled: expected a map of an image of "
                            f"{sizes} in boxes of {box}. Received: error {status}.")
-    made = np.frombuffer(ctypes.string_at(place, BOX_MAP.itemsize), BOX_MAP)[0]
-    return made
+    return cast(np.void, np.frombuffer(ctypes.string_at(place, BOX_MAP.itemsize), BOX_MAP)[0])

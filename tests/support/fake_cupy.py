@@ -522,9 +522,9 @@ def check_limits(grid: Sequence[int], block: Sequence[int]) -> None:
     assert max(block[:2]) <= 1024 and block[2] <= 64 and block[0] * block[1] * block[2] <= 1024
 
 
-def plain_map(address: int, *numbers: tuple[int, ...]) -> np.void:
+def plain_map(kind: int, address: int, *numbers: tuple[int, ...]) -> np.void:
     """What the driver would encode, as it is: the struct BoxMap of ptx_shim.h."""
-    return cuda_launch.struct(warpgroups.BOX_MAP, ((address, *sum(numbers, ()), 0),))
+    return cuda_launch.struct(warpgroups.BOX_MAP, ((address, *sum(numbers, ()), kind),))
 
 
 @contextmanager

@@ -42,10 +42,10 @@ def tf32(a: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def told(backend: CupyBackend, tile: warpgroups.Tile | None = None,
-         gradient: warpgroups.Tile | None = None, splits: int = 1) -> Iterator[None]:
+         gradient: warpgroups.Gradient | None = None, splits: int = 1) -> Iterator[None]:
     """Convolutions of every size are by warpgroups; with these tiles, if they are given."""
-    def plan_gradient(F: int, K: int, P: int, groups: int) -> Any:
-        return gradient, plans.cut(gradient[:2], splits, -(-P // warpgroups.TILE_K))
+    def plan_gradient(F: int, C: int, taps: int, P: int, groups: int) -> Any:
+        return gradient, plans.cut((0, 0), splits, P // warpgroups.LANES)
 
     before, backend.tf32 = backend.tf32, "always"
     with mock.patch.object(warpgroups, "WORTH", 0), \
@@ -109,7 +109,8 @@ def warpgroups_agree(backend: CupyBackend, words: list[str], number: Number) -> 
 def every_instantiation(backend: CupyBackend) -> list[list[np.ndarray]]:
     """Each tile, with one split and with three."""
     made = []
-    gradients = [(tile, splits) for tile in warpgroups.GRADIENT for splits in (1, 3)]
+    gradients = [(tile, splits) for tile in (warpgroups.NARROW, warpgroups.BROAD)
+                 for splits in (1, 3)]
     for k, (gradient, splits) in enumerate(gradients):
         tile = warpgroups.CONVOLUTION[k % len(warpgroups.CONVOLUTION)]
         with told(backend, tile, gradient, splits):
@@ -119,19 +120,23 @@ def every_instantiation(backend: CupyBackend) -> list[list[np.ndarray]]:
 
 MUTANTS: dict[str, Mutant] = {
     "a slot is filled before all warps have read it": (
-        "warpgroups", "if (round > 0) barrier_wait", "if (round > 1) barrier_wait",
-        "warpgroups_agree"),
+        "warpgroups", "- 1);\n            barrier_expect(full + slot, PAIR * sizeof(float));\n"
+        "            copy_bulk", "- 2);\n            barrier_expect(full + slot, PAIR * "
+        "sizeof(float));\n            copy_bulk", "warpgroups_agree"),
     "tiles are read before they have arrived": (
-        "warpgroups", "barrier_wait(full + slot, round);", "barrier_wait(full + slot, round + 1);",
-        "warpgroups_agree"),
+        "warpgroups", "barrier_wait(full + slot, round);\n#pragma",
+        "barrier_wait(full + slot, round + 1);\n#pragma", "warpgroups_agree"),
     "the box of the next channel": ("warpgroups", "group * p.K + block * TILE_K",
                                     "group * p.K + block * TILE_K + 1", "warpgroups_agree"),
     "channels of filters and image in different order": (
         "warpgroups", "place % 4 * 2 + place % 8 / 4;", "place % 8;", "warpgroups_agree"),
     "filters are not rounded": ("warpgroups", "float_of(nearest_tf32(v));\n    }\n}",
                                 "v;\n    }\n}", "warpgroups_agree"),
-    "dy is not rounded": ("warpgroups", "v.at[c] = float_of(nearest_tf32(v.at[c]));", "",
-                          "warpgroups_agree"),
+    "a tap of the filter gradient is one too far": (
+        "warpgroups", "tap - i * w.KW) * w.dilation_w", "tap - i * w.KW + 1) * w.dilation_w",
+        "warpgroups_agree"),
+    "a gradient replaces what is there": ("warpgroups", "*to = accumulate ? *to + sum : sum",
+                                          "*to = sum", "warpgroups_agree"),
     "the pixels of a cell are one too far": ("warpgroups", "group * p.c_group + spread.first;",
                                              "group * p.c_group;", "warpgroups_agree"),
 }

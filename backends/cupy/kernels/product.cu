@@ -24,7 +24,7 @@ struct Product {
 };
 
 // Number of indices k whose positions in an image are computed together: by one warp.
-constexpr int BATCH = 32;
+[[maybe_unused]] constexpr int BATCH = 32;
 
 // --- bias, activation, store ---------------------------------------------------------------------
 

@@ -197,7 +197,8 @@ __device__ __forceinline__ void copy_bulk(float* to, const float* from, int byte
 struct alignas(64) BoxMap { u64 content[16]; };
 
 // Starts to copy a box of a five-dimensional array to shared memory, at a multiple of 1024 bytes. The
-// map has the sizes of array and box. The box begins at these indices, innermost first; where it is
+// map has the sizes of array and box, and whether numbers are rounded to TF32: to the nearest one, ties
+// to even. The box begins at these indices, innermost first; where it is
 // outside of the array, there are zeros. Its lines of 128 bytes lie one after another; in line i, the
 // 16 bytes at place j are at place j ^ i % 8.
 __device__ __forceinline__ void copy_box(float* to, const BoxMap& map, int n, int c, int block, int x,
@@ -241,21 +242,26 @@ __device__ __forceinline__ void products_wait() {
 #endif
 }
 
+// A tile ALONG_K from index `k` on, as the matrix units are told about it: address, bytes from 8
+// lines to the next, and how the pieces of a line change places; in 16 bytes. A tile begins at a
+// multiple of 1024 bytes, or of 512 if its lines have 64 bytes.
+template <class Tile>
+__device__ __forceinline__ u64 tile_from(const float* place, int k) {
+    constexpr int LINE = Tile::LINE * sizeof(float);
+    static_assert(LINE == 64 || LINE == 128, "a layout of the units");
+    return (shared_address(place, k) & 0x3FFFF) >> 4 | 1 << 16 | (u64)(8 * LINE / 16) << 32
+           | (u64)(LINE == 64 ? 2 : 1) << 62;
+}
+
 // One warpgroup: D (64 x N) += A (64 x 8) B (8 x N), with B in shared memory: N lines of a tile
-// ALONG_K, from `k` on. The tile begins at a multiple of 1024 bytes, or of 512 if its lines have 64
-// bytes; the units know how the pieces of its lines change places. With warp w of the group,
-// g = lane / 4 and t = lane % 4, a thread holds of A rows 16 w + g and 16 w + g + 8 at k = t, then
+// ALONG_K, from `k` on. With warp w of the group, g = lane / 4 and t = lane % 4, a thread holds of A rows 16 w + g and 16 w + g + 8 at k = t, then
 // both at k = t + 4; of each 8 columns of D the columns 2 t and 2 t + 1, in row 16 w + g, then in
 // row 16 w + g + 8.
 template <class Tile, int N>
 __device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const unsigned (&a)[4],
                                                    const float* place, int k) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    constexpr int LINE = Tile::LINE * sizeof(float);
-    static_assert(LINE == 64 || LINE == 128, "a layout of the units");
-    // address, bytes from 8 lines to the next, change of places; in 16 bytes
-    const u64 tile = (shared_address(place, k) & 0x3FFFF) >> 4 | 1 << 16
-                     | (u64)(8 * LINE / 16) << 32 | (u64)(LINE == 64 ? 2 : 1) << 62;
+    const u64 tile = tile_from<Tile>(place, k);
 #define SUMS(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
     if constexpr (N == 64)
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 {"
@@ -277,6 +283,52 @@ __device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const u
                        SUMS(8), SUMS(9), SUMS(10), SUMS(11),
                        SUMS(12), SUMS(13), SUMS(14), SUMS(15)
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+#undef SUMS
+#endif
+}
+
+// The same with A in shared memory, too: 64 lines of a tile.
+template <class Tile, int N>
+__device__ __forceinline__ void warpgroup_multiply_tiles(float (&d)[N / 8][4], const float* a,
+                                                         const float* b, int k) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    const u64 rows = tile_from<Tile>(a, k), columns = tile_from<Tile>(b, k);
+#define SUMS(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+    if constexpr (N == 192)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {"
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
+                     "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "
+                     "%28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
+                     "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "
+                     "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "
+                     "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "
+                     "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+                     "%96, %97, 1, 1, 1;"
+                     : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5),
+                       SUMS(6), SUMS(7), SUMS(8), SUMS(9), SUMS(10), SUMS(11),
+                       SUMS(12), SUMS(13), SUMS(14), SUMS(15), SUMS(16), SUMS(17),
+                       SUMS(18), SUMS(19), SUMS(20), SUMS(21), SUMS(22), SUMS(23)
+                     : "l"(rows), "l"(columns));
+    else if constexpr (N == 256)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n256k8.f32.tf32.tf32 {"
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
+                     "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "
+                     "%28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
+                     "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "
+                     "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "
+                     "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "
+                     "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, "
+                     "%98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+                     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "
+                     "%126, %127}, "
+                     "%128, %129, 1, 1, 1;"
+                     : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5),
+                       SUMS(6), SUMS(7), SUMS(8), SUMS(9), SUMS(10), SUMS(11),
+                       SUMS(12), SUMS(13), SUMS(14), SUMS(15), SUMS(16), SUMS(17),
+                       SUMS(18), SUMS(19), SUMS(20), SUMS(21), SUMS(22), SUMS(23),
+                       SUMS(24), SUMS(25), SUMS(26), SUMS(27), SUMS(28), SUMS(29),
+                       SUMS(30), SUMS(31)
+                     : "l"(rows), "l"(columns));
 #undef SUMS
 #endif
 }

@@ -2,17 +2,19 @@
 // copies of boxes.
 //
 //     convolution        y^T (P, F) = columns(x)^T W^T        P = OH*OW*N, index k = (tap, channel)
-//     filter gradient    dW^T (C*KH*KW, F) = columns(x) dy^T                index k = (oy, ox, n)
+//     filter gradient    dW (F, KH*KW*C) = dy columns(x)^T                 index k = (oy, ox, n)
 //
-// A warpgroup, four warps, multiplies 64 rows by BM columns with one instruction. It takes its rows
-// from registers, its columns from shared memory, where they must lie along k. So the image gives
-// the rows, 128 for each warpgroup, and the results C (M, N) are written transposed, which suits
-// the registers. Numbers from the image are rounded to TF32 when they are loaded into registers.
+// A warpgroup, four warps, multiplies 64 rows by up to 256 columns with one instruction. It takes its
+// columns from shared memory, where they must lie along k, and its rows from there, too, or from
+// registers. Images lie along n. In the filter gradient that is along k. In a convolution it is
+// across k, so the image gives the rows, 128 for each warpgroup, through registers.
 //
-// In a convolution, one more warpgroup, of which one thread works, starts all copies: one box of
-// TILE_K channels and all samples of a pixel at once, and one tile of filters, which pack_filters
-// has put together. Two barriers for each pair of tiles say that it is full, and that it may be
-// filled again.
+// Operands in shared memory must have been rounded to TF32: boxes of the filter gradient are on
+// their way, filters by pack_filters. Numbers that go through registers are rounded there.
+//
+// One more warpgroup, of which one thread works, starts all copies. A box of an image is one copy,
+// some channels of all samples of a pixel; a tile of filters is one, because pack_filters has put it
+// together. Two barriers for each pair of tiles say that it is full, and that it may be filled again.
 
 constexpr int LANES = 32;               // samples in a line of a tile: 128 bytes
 constexpr int WORKERS = 128;            // threads of a warpgroup, and columns of C that it computes
@@ -219,114 +221,116 @@ __global__ void pack_filters(const float* __restrict__ W, float* packed, Filters
     }
 }
 
-// dW (M, N) = dy (M, K) columns(x)^T (K, N). Images and dy are copied as in product.cu; the splits
-// are added by add_splits. dy is rounded in shared memory by the threads that have copied it.
-template <int BM, int BN, int TILE_K, int STAGES, int BLOCKS>
-__global__ void __launch_bounds__(BN, BLOCKS)
-warpgroup_filter_gradient(const float* __restrict__ a, const float* __restrict__ b, float* out,
+// dW (M, taps C) = dy (M, K) columns(x)^T, with K = OH*OW*N. All tiles are copied as boxes: of dy, BM
+// filters, and of x, PIECES times BOX channels for a tap, each of LANES samples of a pixel. Each
+// split writes its sums to the workspace (splits, groups, M, columns), in which the channels of a tap
+// are neighbours; add_gradients adds them. p.N is the number of columns there, p.lda that of
+// channels of a group.
+constexpr int BOX = 64;
+
+template <int BM, int PIECES, int STAGES, int BLOCKS>
+__global__ void __launch_bounds__(BM / 64 * WORKERS + WORKERS, BLOCKS)
+warpgroup_filter_gradient(const __grid_constant__ BoxMap of_dy, const __grid_constant__ BoxMap of_x,
                           float* workspace, Product p, Image image) {
-    typedef Tile<float, BM, TILE_K, ALONG_K> TileA;
-    typedef Tile<float, BN, TILE_K, ALONG_K> TileB;
-    typedef Share<TileA, BN, 4> ShareA;
-    typedef Share<TileB, BN, 4> ShareB;
-    constexpr int PAIR = TileA::SIZE + TileB::SIZE;
+    constexpr int BN = PIECES * BOX, THREADS = BM / 64 * WORKERS, PAIR = (BM + BN) * LANES;
+    typedef Tile<float, BN, LANES, ALONG_K> Lines;
     float* tiles = (float*)shared_memory();                             // STAGES pairs of tiles
-    // positions of 2 * BATCH indices k, and of the BN columns
-    Place* along = (Place*)(tiles + STAGES * PAIR);
-    Place* columns = along + 2 * BATCH;
-    const unsigned tiles_m = (p.M + BM - 1) / BM;
-    const int row = blockIdx.x % tiles_m * BM, column = blockIdx.x / tiles_m * BN;
-    const int group = blockIdx.z, split = blockIdx.y, k0 = split * p.steps * TILE_K;
-    const int steps = min(p.steps, (p.K - k0 + TILE_K - 1) / TILE_K);
-    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    b += group * p.b_group;
-    Source<TileA, BN> source_a(a + group * p.a_group + row * p.lda + k0, p.lda, p.M - row, p.K - k0,
-                               true);
-    auto look_up = [&](unsigned batch) {                // the warps take turns
-        if (warp == batch % (BN / BATCH))
-            along[batch % 2 * BATCH + lane] = pixel(k0 + batch * BATCH + lane, p.K, image);
-    };
-    const int at_a = keep(ShareA::at()), at_b = keep(ShareB::at());
-    int filled = 0, rounded = 0, arrived = 0;
-    auto next = [](int pair) { return pair == (STAGES - 1) * PAIR ? 0 : pair + PAIR; };
-    // Starts to copy the tiles of a step. Before each call there is a barrier.
-    auto fetch = [&](int step) {
-        if (step < steps) {
-            const int at = step * TILE_K;
-            source_a.fill(tiles + filled);
-            const Place of_k = load_shared(along + at % (2 * BATCH) + ShareB::place());
-            const Spot<float> own[1] = {{b + of_k.offset, of_k.y, of_k.x}};
-            fill_from_image<TileB, BN, 4>(tiles + filled + TileA::SIZE, at_b, own, columns,
-                                          image.window);
-            if (at % BATCH == 0) look_up(at / BATCH + 1);
-        }
-        filled = next(filled);
-        copies_commit();
-    };
-    // Waits for this thread's copies for the next step, and rounds its share of dy.
-    auto receive = [&] {
-        copies_wait<STAGES - 3>();
-#pragma unroll
-        for (int l = 0; l < ShareA::LINES; l++) {
-            float* at = tiles + rounded + TileA::after(at_a, l * ShareA::APART, 0);
-            Vec<float, 4> v = load_shared<4>(at);
-#pragma unroll
-            for (int c = 0; c < 4; c++) v.at[c] = float_of(nearest_tf32(v.at[c]));
-            store_shared(at, v);
-        }
-        rounded = next(rounded);
-        stores_are_visible();
-    };
+    u64* full = (u64*)(tiles + STAGES * PAIR);
+    u64* empty = full + STAGES;
+    const Window& w = image.window;
+    const int tiles_m = (p.M + BM - 1) / BM;
+    const int row = blockIdx.x % tiles_m * BM, tile_n = blockIdx.x / tiles_m;
+    const int group = blockIdx.z, split = blockIdx.y, first_step = split * p.steps;
+    const int steps = min(p.steps, p.K / LANES - first_step), lane = threadIdx.x % 32;
 
-    look_up(0);
-    columns[threadIdx.x] = tap(column + threadIdx.x, p.N, image);
-    for (int step = 0; step < STAGES - 2; step++) {
-        __syncthreads();
-        fetch(step);
-    }
-    const int at_rows = keep(TileB::at(32 * warp + lane % 16, lane / 16 * 4));
-    unsigned rows[2][TILE_K / 8][2][4];                 // of this step and the one before
-    float sums[2][BM / 8][4] = {};
-    auto multiply = [&](int step, unsigned (&now)[TILE_K / 8][2][4]) {
-        // The tiles of this step have arrived, and nobody reads those of the last step but one.
-        __syncthreads();
+    if (threadIdx.x == 0)
+        for (int k = 0; k < STAGES; k++) {
+            barrier_make(full + k, 1);
+            barrier_make(empty + k, THREADS / 32);
+        }
+    stores_are_visible();
+    __syncthreads();
+
+    if (threadIdx.x >= THREADS) {
+        set_registers<FEW, false>();
+        if (threadIdx.x > THREADS) return;
+        const int channels = (int)p.lda, blocks = (channels + BOX - 1) / BOX;
+        int c[PIECES], y[PIECES], x[PIECES];            // of each piece; behind the last tap, outside
 #pragma unroll
-        for (int k = 0; k < TILE_K; k += 8)
+        for (int k = 0; k < PIECES; k++) {
+            const int tap = (tile_n * PIECES + k) / blocks, i = tap / w.KW;
+            c[k] = group * channels + (tile_n * PIECES + k) % blocks * BOX;
+            y[k] = i < w.KH ? i * w.dilation_h - w.top : NOWHERE;
+            x[k] = (tap - i * w.KW) * w.dilation_w - w.left;
+        }
+        const int lines = w.N / LANES;                  // of a pixel
+        int line = first_step % lines, oy = first_step / lines / w.OW, ox = first_step / lines % w.OW;
+        int slot = 0, round = 0;
+        for (int step = 0; step < steps; step++) {
+            float* to = tiles + slot * PAIR;
+            if (round > 0) barrier_wait(empty + slot, round - 1);
+            barrier_expect(full + slot, PAIR * sizeof(float));
+            copy_box(to, of_dy, 0, group * p.M + row, line, ox, oy, full + slot);
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                unsigned (&to)[4] = now[k / 8][half];
-                load_matrices<false>(to, tiles + arrived + TileA::SIZE,
-                                     TileB::beyond(at_rows, 16 * half, k));
-#pragma unroll
-                for (int m = 0; m < 4; m++) to[m] = nearest_tf32(float_of(to[m]));
+            for (int k = 0; k < PIECES; k++)
+                copy_box(to + (BM + k * BOX) * LANES, of_x, 0, c[k], line, x[k] + ox * w.stride_w,
+                         y[k] + oy * w.stride_h, full + slot);
+            if (++line == lines) {
+                line = 0;
+                if (++ox == w.OW) ox = 0, oy++;
             }
-        products_wait<0>();                             // of the step before
-        start_products<TileA, BM, TILE_K>(sums, now, tiles + arrived);
-        arrived = next(arrived);
-        fetch(step + STAGES - 2);
-        receive();
-    };
-    receive();
-    for (int step = 0; step < steps; step += 2) {
-        multiply(step, rows[0]);
-        if (step + 1 < steps) multiply(step + 1, rows[1]);
-    }
-    products_wait<0>();
-    copies_wait<0>();
-
-    const bool whole = p.splits == 1;
-    const i64 line = whole ? p.ldc : p.N;
-    float* to = whole ? out + group * p.c_group
-                      : workspace + ((i64)split * gridDim.z + group) * p.M * p.N;
-#pragma unroll
-    for (int i = 0; i < BM / 4; i++)
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const int m = row + i / 2 * 8 + lane % 4 * 2 + i % 2;
-            const int n = column + 32 * warp + 8 * c + lane / 4;
-            const float sum = sums[c / 2][i / 2][c % 2 * 2 + i % 2];
-            if (m >= p.M || n >= p.N) continue;
-            float* at = to + m * line + n;
-            *at = whole && p.accumulate ? *at + sum : sum;
+            if (++slot == STAGES) slot = 0, round++;
         }
+    } else {
+        set_registers<many(THREADS, BLOCKS), true>();
+        float sums[BN / 8][4] = {};
+        const int own = threadIdx.x / WORKERS * 64;     // first filter of the warpgroup
+        int slot = 0, round = 0;
+        u64* before = nullptr;
+        for (int step = 0; step < steps; step++) {
+            const float* tile = tiles + slot * PAIR;
+            barrier_wait(full + slot, round);
+            products_begin();
+#pragma unroll
+            for (int k = 0; k < LANES; k += 8)
+                warpgroup_multiply_tiles<Lines, BN>(sums, tile + own * LANES, tile + BM * LANES, k);
+            products_commit();
+            products_wait<1>();                         // for those of the step before
+            __syncwarp();
+            if (before && lane == 0) barrier_arrive(before);
+            before = empty + slot;
+            if (++slot == STAGES) slot = 0, round++;
+        }
+        products_wait<0>();
+        workspace += ((i64)split * gridDim.z + group) * p.M * p.N + tile_n * BN;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int m = row + own + (int)threadIdx.x % WORKERS / 32 * 16 + 8 * half + lane / 4;
+            if (m < p.M)
+#pragma unroll
+                for (int i = 0; i < BN / 8; i++)
+                    store(workspace + (i64)m * p.N + 8 * i + lane % 4 * 2,
+                          Vec<float, 2>{{sums[i][2 * half], sums[i][2 * half + 1]}});
+        }
+    }
+}
+
+// Adds the sums of all splits, always in the same order, and puts them where they belong in dW, or
+// adds them to what is there.
+__global__ void add_gradients(const float* __restrict__ workspace, float* dW, int rows, int channels,
+                              int taps, int line, int splits, bool accumulate) {
+    const int blocks = (channels + BOX - 1) / BOX, columns = taps * blocks * BOX;
+    const i64 size = (i64)rows * line;
+    for (i64 e = blockIdx.x * (i64)blockDim.x + threadIdx.x; e < (i64)rows * columns;
+         e += (i64)gridDim.x * blockDim.x) {
+        const int row = (int)(e / columns), column = (int)(e % columns);
+        const int tap = column / (blocks * BOX), c = column % (blocks * BOX);
+        if (c >= channels) continue;
+        float sum = 0;
+#pragma unroll 8
+        for (int split = 0; split < splits; split++)
+            sum += workspace[split * size + (i64)row * line + column];
+        float* to = dW + ((i64)row * channels + c) * taps + tap;
+        *to = accumulate ? *to + sum : sum;
+    }
 }

@@ -203,7 +203,7 @@ inline void copy_bulk(float* to, const float* from, int bytes, unsigned long lon
 
 // What `encoded` in warpgroups.py makes is opaque; the tests put these numbers in its place.
 struct BoxMap {
-    unsigned long long address, sizes[5], strides[4], box[5], none;
+    unsigned long long address, sizes[5], strides[4], box[5], type;
 };
 
 inline void copy_box(float* to, const BoxMap& map, int n, int c, int block, int x, int y, unsigned long long* at) {
@@ -222,8 +222,9 @@ inline void copy_box(float* to, const BoxMap& map, int n, int c, int block, int 
             }
             const int line = e / 32, place = e % 32;
             float* element = to + line * 32 + ((place / 4 ^ line % 8) * 4 + place % 4);
-            if (inside) memcpy(element, from, 4);
-            else *element = 0;
+            float v = 0;
+            if (inside) memcpy(&v, from, 4);
+            *element = map.type == 11 ? float_of(nearest_tf32(v)) : v;     // TFLOAT32
         }
     }, at, 4 * count});
 }
@@ -245,5 +246,20 @@ inline void warpgroup_multiply(float (&d)[N / 8][4], const unsigned (&a)[4], con
                 memcpy(&bits, place + Tile::at(8 * i + lane % 4 * 2 + q % 2, k + c), 4);
                 d[i][q] += shim::element<1>(table[lane / 4 * 4 + c % 4][q / 2 + c / 4 * 2] & ~0x1fffu, 0)
                            * shim::element<1>(bits & ~0x1fffu, 0);
+            }
+}
+
+template <class Tile, int N>
+inline void warpgroup_multiply_tiles(float (&d)[N / 8][4], const float* a, const float* b, int k) {
+    const unsigned row = shim::current / 32 % 4 * 16 + shim::current % 32 / 4, t = shim::current % 4;
+    for (const float* place : {a, b})
+        if (((unsigned char*)place - shim::shared) % (8 * Tile::LINE * 4)) __builtin_trap();
+    for (int i = 0; i < N / 8; i++)
+        for (int q = 0; q < 4; q++)
+            for (int c = 0; c < 8; c++) {
+                unsigned x, y;
+                memcpy(&x, a + Tile::at(row + q / 2 * 8, k + c), 4);
+                memcpy(&y, b + Tile::at(8 * i + 2 * t + q % 2, k + c), 4);
+                d[i][q] += shim::element<1>(x & ~0x1fffu, 0) * shim::element<1>(y & ~0x1fffu, 0);
             }
 }
