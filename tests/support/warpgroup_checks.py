@@ -135,8 +135,8 @@ MUTANTS: dict[str, Mutant] = {
     "a tap of the filter gradient is one too far": (
         "warpgroups", "tap - i * w.KW) * w.dilation_w", "tap - i * w.KW + 1) * w.dilation_w",
         "warpgroups_agree"),
-    "a gradient replaces what is there": ("warpgroups", "*to = accumulate ? *to + sum : sum",
-                                          "*to = sum", "warpgroups_agree"),
+    "a gradient replaces what is there": ("warpgroups", "*to = accumulate ? *to + sum",
+                                          "*to = accumulate ? sum", "warpgroups_agree"),
     "the pixels of a cell are one too far": ("warpgroups", "group * p.c_group + spread.first;",
                                              "group * p.c_group;", "warpgroups_agree"),
 }

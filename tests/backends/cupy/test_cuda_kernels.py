@@ -101,7 +101,7 @@ def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outco
 # --- kernels with a mistake -----------------------------------------------------------------------
 
 # A mutant is compiled for float alone, to save time.
-QUICKLY = "--only", "<float", "Tf32", "warpgroup", "pack_filters"
+QUICKLY = "--only", "<float", "Tf32", "warpgroup", "pack_filters", "add_gradients"
 SANITIZED = "--sanitize", "O0"
 
 
