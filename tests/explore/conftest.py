@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("starlette")
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("uvicorn")
-
-from xpnet.explore import Explorer  # noqa: E402
+from xpnet.explore import Explorer
 
 
 @dataclass
@@ -48,6 +44,9 @@ class Page:
 
 def starting() -> Iterator[Callable[..., Page]]:
     """A function that starts pages, which end when the generator does."""
+    for package in "starlette", "uvicorn":
+        pytest.importorskip(package, reason=f"{package} is not installed; it serves the page")
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed; it asks the server")
     pages = []
 
     def start(*arguments: Any, **options: Any) -> Page:

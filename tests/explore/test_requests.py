@@ -6,7 +6,6 @@ import io
 import json
 import socket
 
-import httpx
 import numpy as np
 import pytest
 
@@ -147,8 +146,8 @@ def test_two_tabs_share_the_input(page):
     before = page.json("/api/state")["version"]
     x = np.random.default_rng(0).random((1, 5, 6), np.float32)
     page.draw(x)
-    with httpx.Client(base_url=page.client.base_url, headers=page.client.headers,
-                      trust_env=False) as other:
+    with type(page.client)(base_url=page.client.base_url, headers=page.client.headers,
+                           trust_env=False) as other:
         assert other.get("/api/state").json()["version"] > before
         answer = other.get("/api/node/0")
     np.testing.assert_array_equal(np.frombuffer(answer.content, "<f4").reshape(1, 5, 6), x)
