@@ -1,4 +1,4 @@
-"""LeNet-5 by its own recipe (LeCun et al. 1998, sections II.B, II.C and III.C): 0.95 % of MNIST's
+"""LeNet-5 by its own recipe (LeCun et al. 1998, sections II.B, II.C and III.B): 0.95 % of MNIST's
 test images are wrong after 20 passes over the 60,000 training images.
 
     python examples/lenet5_recipe.py [--samples 60000] [--epochs 4] [--seeds 1]
