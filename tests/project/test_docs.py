@@ -19,6 +19,8 @@ from tiers import full
 
 # Of the pages in folders below docs, those that run in the first tier; the others are `full`.
 FIRST = {"start/install.md", "course/01-images-as-arrays.md"}
+# The pages above these folders whose code takes seconds; other tests of the first tier do the same.
+LONG = {"pictures.md", "training.md", "functional.md", "data.md"}
 
 
 def needs_numba(page: Path) -> bool:
@@ -26,7 +28,8 @@ def needs_numba(page: Path) -> bool:
 
 
 def marks(page: Path) -> list[pytest.MarkDecorator]:
-    later = page.parent.parent == ROOT / "docs" and name_of(page) not in FIRST
+    below = page.parent.parent == ROOT / "docs"
+    later = name_of(page) not in FIRST if below else name_of(page) in LONG
     return [NO_NUMBA] * needs_numba(page) + [full] * later
 
 
