@@ -52,9 +52,10 @@ class Compiled:
 
 
 @cache
-def compile_family(nvrtc: Any, headers: Path, family: str, arch: str, step: int = 1) -> Compiled:
-    """What CuPy does for a RawModule, with its options; of the kernels each `step`-th."""
-    names = kernels()[family][::step]
+def compile_family(nvrtc: Any, headers: Path, family: str, arch: str,
+                   everything: bool = True) -> Compiled:
+    """What CuPy does for a RawModule, with its options."""
+    names = names_for(family, arch, everything)
     program = nvrtc.createProgram(cuda_launch.source(family), f"{family}.cu", (), ())
     try:
         for name in names:
@@ -72,10 +73,24 @@ def compile_family(nvrtc: Any, headers: Path, family: str, arch: str, step: int 
         nvrtc.destroyProgram(program)
 
 
-def step_for(family: str, everything: bool) -> int:
-    """Products take as long to compile as all other families. The first tier compiles every fourth
-    one, and g++ all of them, for the tests on the CPU."""
-    return 4 if family == "product" and not everything else 1
+def names_for(family: str, arch: str, everything: bool) -> tuple[str, ...]:
+    """The kernels that are compiled for an architecture.
+
+    Products take as long to compile as all other families. The first tier compiles every fourth
+    one, and g++ all of them, for the tests on the CPU. The other families are the same code on
+    every architecture: all forms are compiled for sm_90, the widest of each kernel for the others.
+    """
+    names = tuple(kernels()[family])
+    if family == "product":
+        return names if everything else names[::4]
+    if arch == "sm_90":
+        return names
+    widest: dict[str, tuple[int, str]] = {}     # by the name without its width
+    for name in names:
+        width = re.search(r", (\d+)(?=[,>])", name)
+        key, number = (name.replace(width[0], "", 1), int(width[1])) if width else (name, 0)
+        widest[key] = max(widest.get(key, (0, name)), (number, name))
+    return tuple(name for _, name in widest.values())
 
 
 def as_bytes(text: str | bytes) -> bytes:
@@ -90,7 +105,7 @@ def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, 
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
     if not cuda_launch.ARCHITECTURES.get(family, arch).startswith(arch):
         return                          # never compiled for this one
-    compiled = compile_family(nvrtc, headers, family, arch, step_for(family, everything))
+    compiled = compile_family(nvrtc, headers, family, arch, everything)
     assert compiled.log.strip("\0\n ") == ""
     assert compiled.code.startswith(b"\x7fELF")
     for name, symbol in compiled.mangled.items():
@@ -125,7 +140,7 @@ def test_products_keep_their_sums_in_registers(arch: str, everything: bool, nvrt
     """And use no more registers than the plans assume for the blocks that run at once."""
     if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
-    compiled = compile_family(nvrtc, headers, "product", arch, step_for("product", everything))
+    compiled = compile_family(nvrtc, headers, "product", arch, everything)
     found, products = resources(compiled.code), 0
     every = [(math, tile) for math in plans.MATHS for tile in math.tiles]
     for math, tile in every:
