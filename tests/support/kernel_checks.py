@@ -3,11 +3,11 @@
     python tests/support/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] [--sanitize O0|O1]
                                           [--everything] CHECK ..
 
-test_cuda_kernels.py also runs this in a process of its own, because AddressSanitizer must be loaded
-before Python. FOLDER is for compiled libraries; --kernels reads other sources (mutated ones),
---only compiles what contains one of the words, --sanitize compiles the sanitizers in, without or
-with optimisation, --everything draws as many examples as `make test-all`, otherwise as the first
-tier.
+test_cuda_kernels.py also runs this in processes of its own (check_runs.py), because
+AddressSanitizer must be loaded before Python. FOLDER is for compiled libraries; --kernels reads
+other sources (mutated ones), --only compiles what contains one of the words, --sanitize compiles
+the sanitizers in, without or with optimisation, --everything draws as many examples as
+`make test-all`, otherwise as the first tier.
 A failed check ends the process with status 3; the sanitizers end it with 99.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ def training(backend: CupyBackend, words: list[str], number: Number) -> None:
 
 
 # examples, where one takes long
-LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20, "scan": 60, "scan_launches": 30}
+LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20, "scan": 60, "scan_launches": 30,
+           "update_running": 40}
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
                                         layers, training, functional,
@@ -150,7 +152,12 @@ CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.ite
 DRAWN = {*GRIDS, "small_grids"}         # those that draw more problems when everything runs
 
 
-def main() -> int:
+def sanitized(level: str) -> tuple[str, ...]:
+    """The flags of g++ for `--sanitize level`."""
+    return f"-{level}", *shim.SANITIZED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kernels", type=Path, default=cuda_launch.FOLDER)
@@ -158,9 +165,9 @@ def main() -> int:
     parser.add_argument("--sanitize", choices=["O0", "O1"])
     parser.add_argument("--everything", action="store_true")
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], default=[])
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cuda_launch.FOLDER = options.kernels
-    flags = (*shim.SANITIZED, f"-{options.sanitize}") if options.sanitize else shim.PLAIN
+    flags = sanitized(options.sanitize) if options.sanitize else shim.PLAIN
     with installed(FakeCupy(options.folder, 2, ("random_bits", *options.only), flags)):
         backend = CupyBackend(tf32="never")
         for name in options.checks:

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent / "cuda"
 ONE = threading.Lock()              # a kernel at a time: the shim has static variables
 PLAIN = ("-O1",)
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-SANITIZED = ("-O1", "-g1", *SANITIZERS)
+SANITIZED = ("-g1", *SANITIZERS)        # and -O0 or -O1
 FLAGS = ("-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",
          "-Wall", "-Wextra", "-Wno-unused-function",
          "-Wno-unknown-pragmas", "-Werror")

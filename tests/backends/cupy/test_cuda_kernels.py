@@ -6,20 +6,18 @@ under AddressSanitizer and UBSan. No GPU is needed, and none is tested: see test
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import shim
+from check_runs import Outcome, outcomes
 from fake_cupy import FakeCupy, installed
-from kernel_checks import CHECK_FAILED, CHECKS, DRAWN, MODULES, SANITIZER_FAILED
-from processes import ROOT, SUPPORT
+from kernel_checks import CHECK_FAILED, CHECKS, DRAWN, MODULES, SANITIZER_FAILED, sanitized
 from tiers import Number, full, number_of
 from window_checks import READS_TOO_MUCH
 
@@ -51,51 +49,42 @@ def test_kernels_agree_with_base_on_drawn_problems(name: str, backend: CupyBacke
     CHECKS[name](backend, [""], number)
 
 
-# --- in a process of its own, with AddressSanitizer and UBSan -------------------------------------
+# --- in processes of their own, with AddressSanitizer and UBSan -----------------------------------
 
-@pytest.fixture(scope="module")
-def families(folder: Path) -> Path:
-    """The folder with one library for each family, made once, two compilers at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder,
-                                  shim.SANITIZED)
-                      for family, names in kernels().items()]:
-            built.result()
-    return folder
-
-
-def check(folder: Path, names: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """kernel_checks.py in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    if "--sanitize" in options:
-        asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True,
-                              text=True, check=True)
-        environment |= {
-            "LD_PRELOAD": asan.stdout.strip(),
+def sanitizing() -> dict[str, str]:
+    """The environment of a process that can load libraries with sanitizers."""
+    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True,
+                          check=True)
+    return {"LD_PRELOAD": asan.stdout.strip(),
             "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}",  # Python leaks by itself
             "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}"}
-    return subprocess.run([sys.executable, str(SUPPORT / "kernel_checks.py"), str(folder), *names,
-                           *options], env=environment, capture_output=True, text=True)
 
 
-Outcomes = dict[str, subprocess.CompletedProcess[str]]
+Outcomes = dict[str, Outcome]
 
 
 @pytest.fixture(scope="module")
-def checked(families: Path) -> Outcomes:
-    """The outcome of each check, two at a time."""
+def checked(folder: Path) -> Outcomes:
+    """The outcome of each check, with one library for each family, made before."""
+    folder = folder / "sanitized"       # which no other test uses
+    folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CHECKS, pool.map(
-            lambda name: check(families, [name], "--everything", "--sanitize", "O1"), CHECKS)))
+        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder,
+                                  sanitized("O1")) for family, names in kernels().items()]:
+            built.result()
+    there = {*folder.iterdir()}
+    runs = [[str(folder), name, "--everything", "--sanitize", "O1"] for name in CHECKS]
+    done = dict(zip(CHECKS, outcomes(runs, **sanitizing()), strict=True))
+    assert {*folder.iterdir()} == there, "the checks compiled libraries of their own"
+    return done
 
 
 @full
 @pytest.mark.parametrize("name", CHECKS)
 def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outcomes):
     result = checked[name]
-    assert result.returncode == 0, (
-        f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}")
-    assert f"{name}: as base.py" in result.stdout
+    assert result.status == 0, f"status {result.status}\n{result.output}\n{result.error[-5000:]}"
+    assert f"{name}: as base.py" in result.output
 
 
 # --- kernels with a mistake -----------------------------------------------------------------------
@@ -103,15 +92,18 @@ def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outco
 # A mutant is compiled for float alone, to save time.
 QUICKLY = "--only", "<float", "Tf32", "warpgroup", "pack_filters", "add_gradients"
 SANITIZED = "--sanitize", "O0"
+# Without a mistake, all checks that a mutant must fail.
+RIGHT = sorted({failing for *_, failing in MUTANTS.values()})
 
 
 @pytest.fixture(scope="module")
 def mutants(everything: bool, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """The outcome of each mutant's check, two at a time: without sanitizers, which takes two thirds
-    of the time, and with them if no result was wrong."""
+    """The outcome of each mutant's check: without sanitizers, which takes two thirds of the time,
+    and with them if no result was wrong. When everything runs, also of each check without a
+    mistake."""
     libraries = tmp_path_factory.mktemp("mutants")          # not kept
-
-    def run(name: str) -> subprocess.CompletedProcess[str]:
+    runs: dict[str, list[str]] = {}
+    for name in [name for name in MUTANTS if everything or name in IN_FIRST_TIER]:
         family, old, new, failing = MUTANTS[name]
         sources = tmp_path_factory.mktemp("mutant") / "kernels"
         shutil.copytree(cuda_launch.FOLDER, sources)
@@ -119,14 +111,14 @@ def mutants(everything: bool, folder: Path, tmp_path_factory: pytest.TempPathFac
         text = file.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
         file.write_text(text.replace(old, new), encoding="utf-8")
-        options = ["--kernels", str(sources), *QUICKLY, *["--everything"] * everything]
-        result = check(libraries, [failing], *options)
-        return (result if result.returncode == CHECK_FAILED else
-                check(libraries, [failing], *options, *SANITIZED))
-
-    with ThreadPoolExecutor(2) as pool:
-        names = [name for name in MUTANTS if everything or name in IN_FIRST_TIER]
-        return dict(zip(names, pool.map(run, names)))
+        runs[name] = [str(libraries), failing, "--kernels", str(sources)]
+    if everything:
+        runs |= {check: [str(libraries), check] for check in RIGHT}
+    quickly = [*QUICKLY, *["--everything"] * everything]
+    done = dict(zip(runs, outcomes([[*run, *quickly] for run in runs.values()]), strict=True))
+    again = [name for name in runs if name in MUTANTS and done[name].status != CHECK_FAILED]
+    return done | dict(zip(again, outcomes([[*runs[name], *quickly, *SANITIZED] for name in again],
+                                           **sanitizing()), strict=True))
 
 
 @pytest.mark.parametrize("name", [name if name in IN_FIRST_TIER else pytest.param(name, marks=full)
@@ -134,24 +126,21 @@ def mutants(everything: bool, folder: Path, tmp_path_factory: pytest.TempPathFac
 def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
     result = mutants[name]
     noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
-    assert result.returncode in noticed, (
-        f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}")
-    assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
+    assert result.status in noticed, (
+        f"status {result.status}\n{result.output}\n{result.error[-3000:]}")
+    assert noticed[result.status] in result.error or "runtime error:" in result.error
 
 
 @full
 def test_an_access_that_changes_no_result_is_noticed_too(mutants: Outcomes):
-    assert mutants[READS_TOO_MUCH].returncode == SANITIZER_FAILED
-    assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].stderr
+    assert mutants[READS_TOO_MUCH].status == SANITIZER_FAILED
+    assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].error
 
 
 @full
-def test_without_a_mistake_the_same_run_passes(folder: Path):
-    names = sorted({failing for *_, failing in MUTANTS.values()})
-    halves = names[:len(names) // 2], names[len(names) // 2:]
-    with ThreadPoolExecutor(2) as pool:
-        for result in pool.map(lambda half: check(folder, half, *QUICKLY, "--everything"), halves):
-            assert result.returncode == 0, result.stderr[-3000:]
+@pytest.mark.parametrize("name", RIGHT)
+def test_without_a_mistake_the_same_run_passes(name: str, mutants: Outcomes):
+    assert mutants[name].status == 0, mutants[name].error[-3000:]
 
 
 def test_the_shim_has_barriers(tmp_path: Path):
