@@ -36,9 +36,9 @@ class HalfSquaredError(Loss):
     - t) / N.
 
     Args:
-        reduction: "batchmean" by default, as in the source.
+        reduction: "batchmean" by default.
 
-    LeCun et al. 1989.
+    Rumelhart et al. 1986.
     """
 
     def __init__(self, *, reduction: str = "batchmean") -> None:

@@ -10,8 +10,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g, w -= lr v; with nesterov, w -= lr (g +
     momentum v).
 
-    weight_decay * w is added to g (for weights, not biases). Sutskever et al. 2013. Raises
-    ValueError if nesterov is True and momentum is 0.
+    weight_decay * w is added to g (for weights, not biases). Sutskever et al. 2013, but lr is not
+    part of v. Raises ValueError if nesterov is True and momentum is 0.
     """
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
