@@ -38,8 +38,9 @@ LONGEST = [(ROOT / "tests" / f"{name}.py").resolve(strict=True) for name in (
     "backends/numba/test_numba_isa", "backends/numba/test_cold_and_warm",
     "backends/test_floating_point_errors", "backends/cpu/test_fork",
     "backends/cpu/test_cpu_threads", "project/test_examples", "project/test_docs",
-    "io/test_hostile_files", "project/test_notebooks",
-    "benchmarks/test_benchmarks_gpu_rehearsal", "inspect/test_memory")]
+    "io/test_hostile_files", "explore/test_browser", "project/test_notebooks",
+    "benchmarks/test_benchmarks_gpu_rehearsal", "inspect/test_memory", "models/test_published",
+    "parallel/test_mpi")]
 
 
 def pytest_report_header() -> list[str]:
