@@ -11,8 +11,8 @@ from comparing import draw_curves, draw_dots, figure, images, options, results, 
 
 import xpnet as xn
 
-# What ends both stages of two convolutions: is the second one's stride 2, is there a convolution
-# more, and what is its stride, is there a max-pool.
+# How both stages of two convolutions end: the stride of the second convolution, the stride of a
+# third one (0: there is none), and whether max-pooling follows.
 KINDS = {"max-pooling": (1, 0, True), "strided": (2, 0, False),
          "max-pooling, deeper": (1, 1, True), "all-convolutional": (1, 2, False)}
 PUBLISHED = {"max-pooling": 0.0974, "strided": 0.1019, "max-pooling, deeper": 0.0931,

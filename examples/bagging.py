@@ -15,7 +15,7 @@ from comparing import draw_curves, figure, images, options, results, save, span
 import xpnet as xn
 from xpnet.viz.figure import colour
 
-MOST = 8                               # networks of an ensemble
+MOST = 8                                # networks of an ensemble
 MASKS = 50                              # of dropout, in a mean over masks
 
 

@@ -16,7 +16,7 @@ from xpnet.viz.figure import colour
 KINDS = {"neither": (False, 0.0), "batch norm": (True, 0.0), "dropout": (False, 0.5),
          "both": (True, 0.5)}
 RATES = 0.003, 0.01, 0.03, 0.1, 0.3
-GOAL = 0.5                              # the accuracy whose steps are counted
+GOAL = 0.5                              # steps are counted up to this accuracy
 BATCH = 50
 
 

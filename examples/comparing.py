@@ -83,8 +83,8 @@ def trained(net, args, images, **settings):
 
 
 def results(name, args, measure):
-    """What `measure()` returns, which is kept in FOLDER/name.json. With --redraw, what is
-    there; `args` get the settings of that run."""
+    """Return what `measure()` returns, and write it to FOLDER/name.json. With --redraw, return what
+    that file has, and set `args` to the settings of its run."""
     file = args.output / f"{name}.json"
     if not args.redraw:
         used = {key: getattr(args, key) for key in QUICK}
@@ -110,7 +110,7 @@ def span(values, form=".1%"):
 
 
 def reached(goal, steps, curves):
-    """After which of the steps each curve first has the goal, in words."""
+    """For each curve, the first of the steps at which it reaches the goal, or "never"."""
     return ", ".join(next((f"{step:,}" for step, value in zip(steps, curve) if value >= goal),
                           "never") for curve in curves)
 

@@ -1,4 +1,4 @@
-"""Internal covariate shift seen: how the inputs of a sigmoid change while the layers below learn,
+"""Internal covariate shift: how the inputs of a sigmoid change while the layers below learn,
 with and without batch norm (Ioffe and Szegedy 2015, section 4.1 and figure 1).
 
     python examples/covariate_shift.py [--data mnist] [--samples 60000] [--epochs 5] [--seeds 3]
@@ -16,9 +16,9 @@ import xpnet as xn
 from xpnet.viz.figure import colour
 
 KINDS = {"without": False, "batch norm": True}
-EVERY = 50                             # steps between two records
-GOAL = 0.85                             # the accuracy whose steps are counted
-UNIT = 0                                # the one that is drawn, of 100
+EVERY = 50                              # steps between two records
+GOAL = 0.85                             # steps are counted up to this accuracy
+UNIT = 0                                # the unit that is drawn, of 100
 
 
 class Watch(xn.Callback):

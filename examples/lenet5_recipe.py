@@ -20,7 +20,7 @@ import xpnet as xn
 PUBLISHED = 0.0095                      # errors on the 10,000 test images
 WHITE, BLACK = -0.1, 1.175              # background and ink
 BOUND = 4.0                             # j of equation 9, which the paper does not give
-RATE = 0.006                            # for both first passes; 0.003 and 0.012 learn more slowly
+RATE = 0.006                            # of the first two passes; 0.003 and 0.012 learn more slowly
 PASSES = (2, 0.0005), (3, 0.0002), (3, 0.0001), (4, 0.00005), (8, 0.00001)
 
 

@@ -31,7 +31,7 @@ def bowl(u, v):
 
 
 def samples(angle):
-    """Four samples (N, 2) with targets 0, whose mean squared error is the bowl, and the matrix that
+    """Four samples (N, 2) with targets 0, whose half squared error is the bowl, and the matrix that
     turns (u, v) into weights."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     corners = np.array([[10, 1], [10, -1], [-10, 1], [-10, -1]])

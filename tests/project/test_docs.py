@@ -19,7 +19,7 @@ from tiers import full
 
 # Of the pages in folders below docs, those that run in the first tier; the others are `full`.
 FIRST = {"start/install.md", "course/01-images-as-arrays.md"}
-# The pages above these folders whose code takes seconds; other tests of the first tier do the same.
+# Pages of docs itself whose code takes seconds, and is similar to tests of the first tier: `full`.
 LONG = {"pictures.md", "training.md", "functional.md", "data.md"}
 
 

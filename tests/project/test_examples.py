@@ -171,7 +171,7 @@ def test_super_resolution(tmp_path):
     assert a_picture(tmp_path / "super_resolution.png")
 
 
-EXPERIMENTS = {     # a part of what each prints, if its options are those of --quick
+EXPERIMENTS = {     # a part of what each prints with --quick
     "all_convolutional": "; published 90.92%", "bagging": "8 networks, bagged",
     "batch_norm": "batch norm by learning rate: 0.003: ",
     "contrast": "local contrast shadow 0.8: accuracy ",

@@ -1,5 +1,5 @@
 """How the site reads docstrings and notebooks. `make docs` makes all of it, and fails on warnings;
-these tests say what it cannot notice."""
+these tests are for what it cannot notice."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_named_files_and_make_targets_exist(workflow):
 
 @every_workflow
 def test_a_workflow_can_only_read(workflow):
-    """The job that publishes the site may do that, and not even read."""
+    """The job that publishes the site is the exception: it may publish, but not read."""
     text = workflow.read_text(encoding="utf-8")
     whole, *jobs = re.findall(r"^( *)permissions:\n((?:\1  [\w-]+: \w+\n)+)", text, re.MULTILINE)
     assert whole == ("", "  contents: read\n")
