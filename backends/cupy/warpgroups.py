@@ -7,6 +7,7 @@ They take float32 with TF32, and images whose samples fill whole lines of 128 by
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -240,7 +241,7 @@ def _struct(dtype: Any, values: tuple[int, ...]) -> np.void:
 @cache
 def driver() -> Any:
     """The library of the driver."""
-    return ctypes.CDLL("libcuda.so.1")
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
 
 @lru_cache(REMEMBERED)
