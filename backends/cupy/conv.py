@@ -247,8 +247,8 @@ def faster(self: CupyBackend, method: str, ways: Ways, x_shape: tuple[int, ...],
            window: Window, groups: int, dtype: Any) -> str:
     """The alternative for this shape; by default the first one."""
     usual = next(iter(ways))
-    if window.pointwise or len(ways) == 1:
-        return usual                                # there are no columns to write
+    if window.pointwise or len(ways) == 1:          # pointwise: there are no columns to write
+        return usual
     key = (f"{method} {math_for(self, dtype, 'convolution').name} {'x'.join(map(str, x_shape))} "
            f"F{F} k{window.kernel} "
            f"s{window.stride} p{window.padding} d{window.dilation} g{groups}").replace(", ", ",")
@@ -259,8 +259,8 @@ def faster(self: CupyBackend, method: str, ways: Ways, x_shape: tuple[int, ...],
 def _by_warpgroups(self: CupyBackend, image: Array, W_shape: tuple[int, ...],
                    x_shape: tuple[int, ...], window: Window, groups: int, *,
                    finished: bool = True) -> bool:
-    """Whether warpgroups.py computes a product of the convolution, of an array x or dy as its
-    image, unless it is a plain matrix product for cuBLAS."""
+    """Whether warpgroups.py computes a product of the convolution whose image, x or dy, is `image`;
+    plain matrix products for cuBLAS are left to it."""
     if not warpgroups.takes(self, image, W_shape, x_shape, window, groups):
         return False
     P = x_shape[1] * x_shape[2] * x_shape[3]

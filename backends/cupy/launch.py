@@ -63,8 +63,8 @@ def source(family: str) -> str:
 
 def options(family: str) -> tuple[str, ...]:
     """The options with which a family of kernels is compiled."""
-    return (*OPTIONS, *(f"-arch={ARCHITECTURES[name]}" for name in (family,)
-                        if name in ARCHITECTURES))
+    architecture = ARCHITECTURES.get(family)
+    return (*OPTIONS, f"-arch={architecture}") if architecture else OPTIONS
 
 
 def _enums(name: str) -> str:

@@ -7,6 +7,7 @@ They take float32 with TF32, and images whose samples fill whole lines of 128 by
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 CAPABILITY, COMPILER = 90, (13, 0)      # of the GPU; the oldest NVRTC that was tried
 LANES, TILE_K = 32, 32                  # samples in a line of a tile; indices k in a step
 FEWEST = 16                             # channels: with fewer, more than half of a tile is zeros
-WORTH = 1 << 24                         # multiply-adds from which the kernels are used
+WORTH = 1 << 24                         # multiply-adds from which on the kernels are used
 MOST_SPLITS = 64
 BANDWIDTH = 4e6                         # bytes per microsecond
 
@@ -54,7 +55,8 @@ class Tile(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """Template arguments of a filter gradient: filters of a tile, boxes of BOX channels, .."""
+    """Template arguments of a filter gradient; a tile has `rows` filters, and as its columns
+    `pieces` boxes of BOX channels."""
 
     rows: int
     pieces: int
@@ -102,6 +104,7 @@ def takes(self: CupyBackend, image: Array, W_shape: tuple[int, ...], x_shape: tu
 
 def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, groups: int, bias: Array | None,
            activation: str | None) -> Array:
+    """y (F, OH, OW, N) = f(W columns(x) + bias)."""
     w = cuda_launch.window_struct(x.shape, window)
     F, C, KH, KW = W.shape
     y = self.empty((F, int(w["OH"]), int(w["OW"]), x.shape[3]), x.dtype)
@@ -112,8 +115,8 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, groups: int, b
 
 def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
               groups: int) -> Array:
-    """For each position (a, b) of a pixel in its cell of stride_h x stride_w pixels, a convolution
-    of dy with those elements of the filters that the pixel meets.
+    """dx (C, H, W, N): for each position (a, b) of a pixel in its cell of stride_h x stride_w
+    pixels, a convolution of dy with those elements of the filters that the pixel meets.
 
     Row s u + a of x and row i of the filters meet in row (s u + a + top - i) / s of dy, if that is
     a whole number: for i = i0 + s i', i0 = (a + top) % s, it is u + (a + top) // s - i'.
@@ -201,7 +204,7 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, groups: in
 
 @lru_cache(REMEMBERED)
 def plan_convolution(M: int, P: int, groups: int) -> Tile:
-    """The tile with which all waves of blocks end first."""
+    """The tile with the shortest time, if each wave of blocks takes the time of its tiles."""
     most = plans.GPUS[CAPABILITY].multiprocessors
 
     def time(tile: Tile) -> float:
@@ -214,8 +217,8 @@ def plan_convolution(M: int, P: int, groups: int) -> Tile:
 
 @lru_cache(REMEMBERED)
 def plan_gradient(F: int, C: int, taps: int, P: int, groups: int) -> tuple[Gradient, plans.Plan]:
-    """The tile, and the splits with which all waves of blocks end first; each split writes its sums
-    to the workspace, and they are read once."""
+    """The tile, and the splits with the shortest time: that of all waves of blocks, and that of the
+    sums, which each split writes to the workspace, and which are read once."""
     tile = NARROW if F % BROAD.rows in range(1, NARROW.rows + 1) and F < 2 * BROAD.rows else BROAD
     most, steps = plans.GPUS[CAPABILITY].multiprocessors, P // LANES
     tiles = groups * -(-F // tile.rows) * -(-taps * -(-C // BOX) // tile.pieces)
@@ -238,15 +241,15 @@ def _struct(dtype: Any, values: tuple[int, ...]) -> np.void:
 @cache
 def driver() -> Any:
     """The library of the driver."""
-    return ctypes.CDLL("libcuda.so.1")
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
 
 @lru_cache(REMEMBERED)
 def box_map(kind: int, address: int, shape: tuple[int, ...], channels: int,
             samples: int) -> np.void:
-    """The struct BoxMap of an image (C, H, W, N): as an array (lines of LANES samples, C, lines of
-    a pixel, W, H), innermost first, and boxes of so many channels and samples of a pixel. TFLOAT32
-    rounds what is copied."""
+    """The struct BoxMap of an image (C, H, W, N): as an array (LANES samples, C, N / LANES, W, H),
+    innermost first, with boxes of `channels` channels and `samples` samples of a pixel. The kind
+    TFLOAT32 rounds what is copied."""
     C, H, W, N = shape
     return encoded(kind, address, (LANES, C, N // LANES, W, H),
                    (4 * H * W * N, 4 * LANES, 4 * N, 4 * W * N),
@@ -255,8 +258,8 @@ def box_map(kind: int, address: int, shape: tuple[int, ...], channels: int,
 
 def encoded(kind: int, address: int, sizes: tuple[int, ...], strides: tuple[int, ...],
             box: tuple[int, ...]) -> np.void:
-    """A map of numbers of a kind as the driver makes it; strides in bytes, without the innermost
-    one."""
+    """The struct BoxMap of an array, made by the driver. `kind` is the type of its numbers;
+    `strides` are in bytes, without the innermost one."""
     memory = ctypes.create_string_buffer(BOX_MAP.itemsize + 64)
     place = -(-ctypes.addressof(memory) // 64) * 64
     status = driver().cuTensorMapEncodeTiled(

@@ -54,7 +54,7 @@ PAGES = {
     "catalogue": ("Catalogue", "catalogue"),
 }
 
-# Public names that are no classes and no functions: (page, what they are).
+# Public names that are neither classes nor functions: (page, what they are).
 CONSTANTS = {
     "xpnet.TRAIN": ("layer", "The mode of a training step: layers keep what `backward` needs, "
                              "dropout is on."),

@@ -13,7 +13,7 @@ from typing import Any
 from docstrings import escaped
 from public import CONSTANTS, PAGES, names_of, paths, public
 
-# Methods of subclasses of BASES that people call; the others are called by the base class.
+# Methods of subclasses of BASES that users call; the others are called by the base class.
 BASES = ("Layer", "Loss", "Optimizer", "Schedule", "Augmentation", "Callback")
 METHODS = {"xpnet.Whitening": "fit", "xpnet.DeconvolutionalNetwork2d": "learn, infer, reconstruct, "
                                                                        "cost"}

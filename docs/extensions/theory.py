@@ -89,12 +89,12 @@ def entry(item: Item) -> list[str]:
 def write(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for family, (name, _) in ABOUT.items():
-        (folder / f"{name}.rst").write_text(text(family), encoding="utf-8")
+    for family in FAMILIES:
+        (folder / f"{ABOUT[family][0]}.rst").write_text(text(family), encoding="utf-8")
     lines = ["Theory", "======", "", "The equations of every layer, loss, metric and optimizer, "
              "forward and backward, with their", "sources. The :doc:`../catalogue` has all of them "
              "on one page.", "", ".. toctree::", ""]
-    index = [*lines, *(f"   {name}" for name, _ in ABOUT.values()), ""]
+    index = [*lines, *(f"   {ABOUT[family][0]}" for family in FAMILIES), ""]
     (folder / "index.rst").write_text("\n".join(index), encoding="utf-8")
 
 

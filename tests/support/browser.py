@@ -28,7 +28,7 @@ def chromium() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api",
                               reason='playwright is not installed: pip install "xpnet[browser]"')
     with api.sync_playwright() as playwright:
-        # The sandbox of Chromium does not start as root, as which tests run in containers.
+        # The sandbox of Chromium does not start as root, and in containers tests run as root.
         browser = playwright.chromium.launch(executable_path=executable(playwright),
                                              args=["--no-sandbox"])
         try:

@@ -47,14 +47,12 @@ def told(backend: CupyBackend, tile: warpgroups.Tile | None = None,
     def plan_gradient(F: int, C: int, taps: int, P: int, groups: int) -> Any:
         return gradient, plans.cut((0, 0), splits, P // warpgroups.LANES)
 
-    before, backend.tf32 = backend.tf32, "always"
-    with mock.patch.object(warpgroups, "WORTH", 0), \
+    with mock.patch.object(backend, "tf32", "always"), mock.patch.object(warpgroups, "WORTH", 0), \
             mock.patch.object(warpgroups, "plan_convolution",
                               (lambda *sizes: tile) if tile else warpgroups.plan_convolution), \
             mock.patch.object(warpgroups, "plan_gradient",
                               plan_gradient if gradient else warpgroups.plan_gradient):
         yield
-    backend.tf32 = before
 
 
 def check(backend: CupyBackend, name: str,

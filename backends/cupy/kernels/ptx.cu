@@ -146,7 +146,7 @@ __device__ __forceinline__ void stores_are_visible() {
 }
 
 // A barrier in shared memory: it completes a phase when as many threads have arrived as it was made
-// for and all bytes have arrived that were expected. Phases are counted from 0; one thread makes it.
+// for, and all expected bytes. Phases are counted from 0; one thread makes the barrier.
 __device__ __forceinline__ void barrier_make(u64* barrier, int threads) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
@@ -182,8 +182,8 @@ __device__ __forceinline__ void barrier_wait(u64* barrier, int phase) {
 #endif
 }
 
-// Starts to copy `bytes` bytes, a multiple of 16, from global to shared memory, both at multiples of
-// 16 bytes; the barrier counts them when they have arrived.
+// Starts to copy `bytes` bytes, a multiple of 16, from global to shared memory, both at multiples
+// of 16 bytes; the barrier counts them when they have arrived.
 __device__ __forceinline__ void copy_bulk(float* to, const float* from, int bytes, u64* barrier) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
@@ -196,13 +196,13 @@ __device__ __forceinline__ void copy_bulk(float* to, const float* from, int byte
 // A description of an array for copy_box, 128 bytes that the driver has made.
 struct alignas(64) BoxMap { u64 content[16]; };
 
-// Starts to copy a box of a five-dimensional array to shared memory, at a multiple of 1024 bytes. The
-// map has the sizes of array and box, and whether numbers are rounded to TF32: to the nearest one, ties
-// to even. The box begins at these indices, innermost first; where it is
-// outside of the array, there are zeros. Its lines of 128 bytes lie one after another; in line i, the
-// 16 bytes at place j are at place j ^ i % 8.
-__device__ __forceinline__ void copy_box(float* to, const BoxMap& map, int n, int c, int block, int x,
-                                         int y, u64* barrier) {
+// Starts to copy a box of a five-dimensional array to shared memory, at a multiple of 1024 bytes.
+// The map has the sizes of array and box, and whether numbers are rounded to TF32: to the nearest
+// one, ties to even. The box begins at these indices, innermost first; where it is outside of the
+// array, there are zeros. Its lines of 128 bytes lie one after another; in line i, the 16 bytes at
+// place j are at place j ^ i % 8.
+__device__ __forceinline__ void copy_box(float* to, const BoxMap& map, int n, int c, int block,
+                                         int x, int y, u64* barrier) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
@@ -242,9 +242,9 @@ __device__ __forceinline__ void products_wait() {
 #endif
 }
 
-// A tile ALONG_K from index `k` on, as the matrix units are told about it: address, bytes from 8
-// lines to the next, and how the pieces of a line change places; in 16 bytes. A tile begins at a
-// multiple of 1024 bytes, or of 512 if its lines have 64 bytes.
+// The matrix units' description of a tile ALONG_K from index `k` on: the address and the distance
+// from 8 lines to the next 8, both in units of 16 bytes, and how the pieces of a line change
+// places. A tile begins at a multiple of 1024 bytes, or of 512 if its lines have 64 bytes.
 template <class Tile>
 __device__ __forceinline__ u64 tile_from(const float* place, int k) {
     constexpr int LINE = Tile::LINE * sizeof(float);
@@ -254,9 +254,9 @@ __device__ __forceinline__ u64 tile_from(const float* place, int k) {
 }
 
 // One warpgroup: D (64 x N) += A (64 x 8) B (8 x N), with B in shared memory: N lines of a tile
-// ALONG_K, from `k` on. With warp w of the group, g = lane / 4 and t = lane % 4, a thread holds of A rows 16 w + g and 16 w + g + 8 at k = t, then
-// both at k = t + 4; of each 8 columns of D the columns 2 t and 2 t + 1, in row 16 w + g, then in
-// row 16 w + g + 8.
+// ALONG_K, from `k` on. With warp w of the group, g = lane / 4 and t = lane % 4, a thread holds
+//     of A, rows 16 w + g and 16 w + g + 8 at k = t, then both at k = t + 4;
+//     of each 8 columns of D, columns 2 t and 2 t + 1 in row 16 w + g, then in row 16 w + g + 8.
 template <class Tile, int N>
 __device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const unsigned (&a)[4],
                                                    const float* place, int k) {
@@ -266,7 +266,8 @@ __device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const u
     if constexpr (N == 64)
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 {"
                      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+                     "%30, %31}, "
                      "{%32, %33, %34, %35}, %36, 1, 1, 1;"
                      : SUMS(0), SUMS(1), SUMS(2), SUMS(3),
                        SUMS(4), SUMS(5), SUMS(6), SUMS(7)
@@ -274,9 +275,12 @@ __device__ __forceinline__ void warpgroup_multiply(float (&d)[N / 8][4], const u
     else if constexpr (N == 128)
         asm volatile("wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32 {"
                      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+                     "%30, %31, "
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "
+                     "%46, %47, "
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+                     "%62, %63}, "
                      "{%64, %65, %66, %67}, %68, 1, 1, 1;"
                      : SUMS(0), SUMS(1), SUMS(2), SUMS(3),
                        SUMS(4), SUMS(5), SUMS(6), SUMS(7),
@@ -318,8 +322,10 @@ __device__ __forceinline__ void warpgroup_multiply_tiles(float (&d)[N / 8][4], c
                      "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "
                      "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, "
                      "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, "
-                     "%98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-                     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "
+                     "%98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "
+                     "%110, %111, "
+                     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, "
+                     "%124, %125, "
                      "%126, %127}, "
                      "%128, %129, 1, 1, 1;"
                      : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5),

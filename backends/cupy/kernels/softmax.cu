@@ -2,8 +2,8 @@
 //
 // Neighbouring threads threadIdx.x take neighbouring samples, V each. The classes are spread over
 // threadIdx.y, and the results of these threads are merged. The values of a thread are needed
-// several times. If it has at most R classes, it keeps them in registers; if R is 0, it may have any
-// number, and loads them again.
+// several times. If it has at most R classes, it keeps them in registers; if R is 0, it may have
+// any number, and loads them again.
 
 // The loop over the classes k of a thread; r counts them.
 #define FOR_CLASSES(r, k, K, R) \

@@ -1,20 +1,21 @@
-// Convolutions in TF32 by the instructions of the Hopper architecture (sm_90a) for warpgroups and for
-// copies of boxes.
+// Convolutions in TF32 by the instructions of the Hopper architecture (sm_90a) for warpgroups and
+// for copies of boxes.
 //
 //     convolution        y^T (P, F) = columns(x)^T W^T        P = OH*OW*N, index k = (tap, channel)
 //     filter gradient    dW (F, KH*KW*C) = dy columns(x)^T                 index k = (oy, ox, n)
 //
-// A warpgroup, four warps, multiplies 64 rows by up to 256 columns with one instruction. It takes its
-// columns from shared memory, where they must lie along k, and its rows from there, too, or from
-// registers. Images lie along n. In the filter gradient that is along k. In a convolution it is
-// across k, so the image gives the rows, 128 for each warpgroup, through registers.
+// A warpgroup, four warps, multiplies 64 rows by up to 256 columns with one instruction. It takes
+// its columns from shared memory, where they must lie along k, and its rows from there, too, or
+// from registers. Images lie along n. In the filter gradient that is along k. In a convolution it
+// is across k, so the image gives the rows, 128 for each warpgroup, through registers.
 //
-// Operands in shared memory must have been rounded to TF32: boxes of the filter gradient are on
-// their way, filters by pack_filters. Numbers that go through registers are rounded there.
+// Operands in shared memory must have been rounded to TF32: boxes of the filter gradient by the
+// copy engine, filters by pack_filters. Numbers that go through registers are rounded there.
 //
 // One more warpgroup, of which one thread works, starts all copies. A box of an image is one copy,
-// some channels of all samples of a pixel; a tile of filters is one, because pack_filters has put it
-// together. Two barriers for each pair of tiles say that it is full, and that it may be filled again.
+// some channels of all samples of a pixel; a tile of filters is one, because pack_filters has put
+// it together. Two barriers for each pair of tiles say that it is full, and that it may be filled
+// again.
 
 constexpr int LANES = 32;               // samples in a line of a tile: 128 bytes
 constexpr int WORKERS = 128;            // threads of a warpgroup, and columns of C that it computes
@@ -185,8 +186,8 @@ warpgroup_convolution(const float* __restrict__ a, const __grid_constant__ BoxMa
 }
 
 // The filters of a convolution, W (groups F, C, KH, KW): all elements as they are; or, if `turned`,
-// for the gradient with respect to the input: C and F are exchanged, and the window of rows x columns
-// positions has those at `first`, `first` + `apart`, .. of W, the last one first.
+// for the gradient with respect to the input: C and F are exchanged, and the window of
+// rows x columns positions has those at `first`, `first` + `apart`, .. of W, the last one first.
 struct Filters {
     int groups, F, C, KH, KW;           // F and C of a group
     int rows, columns, first_i, first_j, apart_i, apart_j;
@@ -194,7 +195,7 @@ struct Filters {
 };
 
 // Filters rounded to TF32, in tiles as they lie in shared memory: of each group, for each BM rows,
-// each tap, and each TILE_K channels. Behind the last row and channel there are zeros.
+// each tap, and each TILE_K channels. After the last row and channel there are zeros.
 template <int BM, int TILE_K>
 __global__ void pack_filters(const float* __restrict__ W, float* packed, Filters f) {
     typedef Tile<float, BM, TILE_K, ALONG_K> TileA;
@@ -221,10 +222,10 @@ __global__ void pack_filters(const float* __restrict__ W, float* packed, Filters
     }
 }
 
-// dW (M, taps C) = dy (M, K) columns(x)^T, with K = OH*OW*N. All tiles are copied as boxes: of dy, BM
-// filters, and of x, PIECES times BOX channels for a tap, each of LANES samples of a pixel. Each
-// split writes its sums to the workspace (splits, groups, M, columns), in which the channels of a tap
-// are neighbours; add_gradients adds them. p.N is the number of columns there, p.lda that of
+// dW (M, taps C) = dy (M, K) columns(x)^T, with K = OH*OW*N. All tiles are copied as boxes: of dy,
+// BM filters, and of x, PIECES times BOX channels for a tap, each of LANES samples of a pixel. Each
+// split writes its sums to the workspace (splits, groups, M, columns), in which the channels of a
+// tap are neighbours; add_gradients adds them. p.N is the number of columns there, p.lda that of
 // channels of a group.
 constexpr int BOX = 64;
 
@@ -255,7 +256,7 @@ warpgroup_filter_gradient(const __grid_constant__ BoxMap of_dy, const __grid_con
         set_registers<FEW, false>();
         if (threadIdx.x > THREADS) return;
         const int channels = (int)p.lda, blocks = (channels + BOX - 1) / BOX;
-        int c[PIECES], y[PIECES], x[PIECES];            // of each piece; behind the last tap, outside
+        int c[PIECES], y[PIECES], x[PIECES];        // of each piece; after the last tap, outside
 #pragma unroll
         for (int k = 0; k < PIECES; k++) {
             const int tap = (tile_n * PIECES + k) / blocks, i = tap / w.KW;
@@ -264,7 +265,8 @@ warpgroup_filter_gradient(const __grid_constant__ BoxMap of_dy, const __grid_con
             x[k] = (tap - i * w.KW) * w.dilation_w - w.left;
         }
         const int lines = w.N / LANES;                  // of a pixel
-        int line = first_step % lines, oy = first_step / lines / w.OW, ox = first_step / lines % w.OW;
+        int line = first_step % lines;
+        int oy = first_step / lines / w.OW, ox = first_step / lines % w.OW;
         int slot = 0, round = 0;
         for (int step = 0; step < steps; step++) {
             float* to = tiles + slot * PAIR;
@@ -317,8 +319,8 @@ warpgroup_filter_gradient(const __grid_constant__ BoxMap of_dy, const __grid_con
 
 // Adds the sums of all splits, always in the same order, and puts them where they belong in dW, or
 // adds them to what is there.
-__global__ void add_gradients(const float* __restrict__ workspace, float* dW, int rows, int channels,
-                              int taps, int line, int splits, bool accumulate) {
+__global__ void add_gradients(const float* __restrict__ workspace, float* dW, int rows,
+                              int channels, int taps, int line, int splits, bool accumulate) {
     const int blocks = (channels + BOX - 1) / BOX, columns = taps * blocks * BOX;
     const i64 size = (i64)rows * line;
     for (i64 e = blockIdx.x * (i64)blockDim.x + threadIdx.x; e < (i64)rows * columns;
