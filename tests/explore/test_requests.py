@@ -141,6 +141,16 @@ def test_answers_never_have_nan(serve):
     assert np.isnan(page.array("/api/node/1")).all()
 
 
+def test_traces_never_have_nan(serve):
+    """The numbers of a batch norm, and the gates of a recurrent layer."""
+    net = xn.Sequential([xn.BatchNorm1d(), xn.LSTM(2)], input_shape=(3, 4), backend="numpy")
+    net.parameters[...] = np.nan
+    page = serve(net)
+    for path, name in ("1?at=0,0", "numbers"), ("2?at=0", "gates"):
+        trace = json.loads(page.request(f"/api/trace/{path}").text, parse_constant=pytest.fail)
+        assert trace[name] and trace["value"] is None
+
+
 def test_two_tabs_share_the_input(page):
     """A second client sees what the first one drew, by a version that has grown."""
     before = page.json("/api/state")["version"]

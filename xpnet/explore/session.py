@@ -16,6 +16,7 @@ import numpy as np
 from xpnet.checks import is_integer, items, wrong
 from xpnet.explore.inputs import blank, input_range, token_count
 from xpnet.explore.outputs import class_names, probabilities
+from xpnet.explore.parts import finite
 from xpnet.explore.training import Trainer
 from xpnet.graph import Graph
 from xpnet.initializers import generator
@@ -330,7 +331,7 @@ class Session:
             p = probabilities(node, side.array(node), self.classes)
             top = None if p is None else [
                 {"class": int(k), "name": self.classes[k] if self.classes else str(k),
-                 "probability": number(p[k])} for k in np.argsort(-p, kind="stable")[:TOP]]
+                 "probability": finite(p[k])} for k in np.argsort(-p, kind="stable")[:TOP]]
             rows.append({"node": self.index[node], "top": top})
         return rows
 
@@ -344,7 +345,7 @@ class Session:
     def gradients(self) -> dict[str, Any]:
         """The order of the backward pass, and the norms of the gradients."""
         side = self.derived()
-        return {"version": self.version, "loss": number(side.loss),
+        return {"version": self.version, "loss": finite(side.loss),
                 "order": [self.index[node] for node in side.order],
                 "norms": {str(self.index[node]): norm(side.array(node, True))
                           for node in side.order}}
@@ -353,13 +354,8 @@ class Session:
         return {"median_ms": round(median(self.times), 3) if self.times else None}
 
 
-def number(value: Any) -> float | None:
-    """A number as JSON has it, which has no NaN and no infinity."""
-    return float(value) if value is not None and np.isfinite(value) else None
-
-
 def norm(a: np.ndarray) -> float | None:
-    return number(np.sqrt(np.square(a, dtype=np.float64).sum()))
+    return finite(np.sqrt(np.square(a, dtype=np.float64).sum()))
 
 
 def statistics_of(a: np.ndarray) -> dict[str, Any]:

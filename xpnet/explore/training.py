@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.checks import expect_integer, expect_positive
+from xpnet.explore.parts import finite
 from xpnet.graph import Graph
 from xpnet.initializers import generator
 from xpnet.inspect.memory import explained
@@ -180,9 +181,8 @@ class Trainer:
         """What the page shows of the training."""
         some = np.unique(np.linspace(0, len(self.losses) - 1, MOST_LOSSES).round().astype(int)
                          if len(self.losses) > MOST_LOSSES else np.arange(len(self.losses)))
-        losses = [[step, loss if math.isfinite(loss) else None]
-                  for step, loss in (self.losses[k] for k in some)]
-        accuracy = float(np.mean(self._accuracies)) if self._accuracies else math.nan
+        losses = [[step, finite(loss)] for step, loss in (self.losses[k] for k in some)]
+        accuracy = finite(np.mean(self._accuracies)) if self._accuracies else None
         return {"running": self.running, "step": self.steps, "epoch": self.epoch, "lr": self.lr,
                 "batch": self.batch_size, "losses": losses,
-                "accuracy": accuracy if math.isfinite(accuracy) else None, "error": self.error}
+                "accuracy": accuracy, "error": self.error}
