@@ -121,6 +121,11 @@ def test_wrong_requests(page, path, body):
     assert page.json("/api/train")["step"] == 0
 
 
+def test_a_class_and_an_element_are_not_one_target(page):
+    for body, received in ({"class": 0, "node": 1}, "both"), ({}, "neither"):
+        assert f"Received: {received}." in error_of(page.request("/api/target", body), 400)
+
+
 @pytest.mark.parametrize("path", ["/api/node/1/../../x", "/page.html", "/api/open?model=lenet5",
                                   "/api/parameter/..%2F..%2Fetc%2Fpasswd", "/%2e%2e/page.html"])
 def test_no_path_leads_to_a_file(page, path):

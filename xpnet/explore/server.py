@@ -133,7 +133,7 @@ class Answers:
         session, given = self.session, call.json("class", "node", "at")
         if ("class" in given) == ("node" in given):
             raise ValueError(f"{WHO}: expected a class, or a node and the indices of an element. "
-                             f"Received: {'both' if given.get('class') else 'neither'}.")
+                             f"Received: {'both' if 'class' in given else 'neither'}.")
         if "class" in given:
             if not is_integer(given["class"], 0):
                 raise wrong(WHO, "class to be a whole number", "class", given["class"])
