@@ -40,7 +40,7 @@ def test_others_are_refused(page, headers, path):
         return                          # the token of the page is in the query
     token = page.client.headers["X-Token"]
     answer = page.client.get(path, headers=headers, params={"token": token} if path == "/" else {})
-    error_of(answer, 403)
+    assert " Received: " in error_of(answer, 403)
 
 
 def test_the_page_needs_its_token(page):
