@@ -106,7 +106,7 @@ class Answers:
     def node(self, call: Call) -> Any:
         session, gradient = self.session, call.gradient
         node = session.node(call.path["index"], call.side)
-        side = session.derived(call.side) if gradient else session.computed(call.side)
+        side = session.differentiated(call.side) if gradient else session.computed(call.side)
         found = side.array(node, gradient)
         first = call.query.get("first")
         return found if first is None else found[:_integer("first", first)]

@@ -67,7 +67,7 @@ class Trainer:
             self._prepare()
         except (ValueError, TypeError) as error:
             return str(error)
-        self._step = self._batches = None       # a training that nobody starts takes no memory
+        self._step = self._batches = None       # no memory before the training starts
         return None
 
     def _prepare(self) -> None:
@@ -141,7 +141,7 @@ class Trainer:
     def _train(self) -> None:
         try:
             self._one_step()
-        except Exception as error:      # the page shows it: nobody else is there to catch it
+        except Exception as error:      # shown in the page; the thread goes on
             self.running = False
             self.error = " ".join(str(error).split()) or type(error).__name__
 
