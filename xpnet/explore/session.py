@@ -234,7 +234,7 @@ class Session:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """The inputs, batch-first; behind them the numbers of steps of sequences, which are all."""
+        """The inputs, batch-first, then the number of steps of each sequence: all of them."""
         net = self.sides["a"].net
         steps = [np.full((1, 1), node.shape[-1], net.dtype) for node in net.ins.nodes
                  if node.lengths is not None]

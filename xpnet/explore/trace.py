@@ -53,7 +53,7 @@ def traced(side: Side, node: Node, at: Place) -> dict[str, Any]:
 
 
 def other(layer: Layer, xs: Sequence[np.ndarray], at: Place) -> Computed:
-    """What a layer reads of which no more is known: the window of the channel, or everything."""
+    """What a layer without a rule reads: the window of the channel, or everything."""
     parts = []
     for k, x in enumerate(xs):
         if isinstance(layer, LpPool2d | GaussianPool2d | StochasticPool2d):
