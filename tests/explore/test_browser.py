@@ -139,6 +139,7 @@ def wait_until(page: Any, condition: Any) -> None:
 def choose(page: Any, name: str) -> None:
     page.locator(".tile").filter(has=page.get_by_text(name, exact=True)).click()
     wait_for_text(page, "#layer-title", name)
+    page.locator(f"#pictures canvas[aria-label^='{name},']").first.wait_for()   # clicks are its own
 
 
 def trail(page: Any) -> tuple[str, list[int]]:
@@ -393,7 +394,7 @@ def test_two_networks_are_shown_side_by_side_with_their_largest_difference(
     first, second = network(0), network(1)
     second.save(tmp_path / "second.safetensors")
     with explore(first, data, compare=str(tmp_path / "second.safetensors"), wait=False,
-                          browser=False) as served:
+                 browser=False) as served:
         page = visit(served.url)
         page.locator("#next").click()
         wait_until(page, lambda: given(served).any())

@@ -39,7 +39,8 @@ def look_at_everything(net):
     output = net.outs.nodes[0]
     session.set_target((output, (0,) * len(output.shape)))
     session.gradients()
-    assert all(session.derived().array(node, True).shape == node.shape for node in side.nodes)
+    side = session.differentiated()
+    assert all(side.array(node, True).shape == node.shape for node in side.nodes)
     return session
 
 

@@ -25,7 +25,7 @@ def found(backend: Any) -> dict[str, np.ndarray]:
     for when in "before", "after":
         session.set_sample(2)
         session.set_target(1)
-        side = session.derived()
+        side = session.differentiated()
         for k, node in enumerate(side.nodes):
             results[f"{when}: {k}"] = side.array(node)
             results[f"{when}: gradient {k}"] = side.array(node, True)

@@ -40,7 +40,7 @@ def test_others_are_refused(page, headers, path):
         return                          # the token of the page is in the query
     token = page.client.headers["X-Token"]
     answer = page.client.get(path, headers=headers, params={"token": token} if path == "/" else {})
-    error_of(answer, 403)
+    assert " Received: " in error_of(answer, 403)
 
 
 def test_the_page_needs_its_token(page):
@@ -121,6 +121,11 @@ def test_wrong_requests(page, path, body):
     assert page.json("/api/train")["step"] == 0
 
 
+def test_a_class_and_an_element_are_not_one_target(page):
+    for body, received in ({"class": 0, "node": 1}, "both"), ({}, "neither"):
+        assert f"Received: {received}." in error_of(page.request("/api/target", body), 400)
+
+
 @pytest.mark.parametrize("path", ["/api/node/1/../../x", "/page.html", "/api/open?model=lenet5",
                                   "/api/parameter/..%2F..%2Fetc%2Fpasswd", "/%2e%2e/page.html"])
 def test_no_path_leads_to_a_file(page, path):
@@ -139,6 +144,16 @@ def test_answers_never_have_nan(serve):
         json.loads(text, parse_constant=pytest.fail)
     assert page.json("/api/statistics")[1]["max"] is None
     assert np.isnan(page.array("/api/node/1")).all()
+
+
+def test_traces_never_have_nan(serve):
+    """The numbers of a batch norm, and the gates of a recurrent layer."""
+    net = xn.Sequential([xn.BatchNorm1d(), xn.LSTM(2)], input_shape=(3, 4), backend="numpy")
+    net.parameters[...] = np.nan
+    page = serve(net)
+    for path, name in ("1?at=0,0", "numbers"), ("2?at=0", "gates"):
+        trace = json.loads(page.request(f"/api/trace/{path}").text, parse_constant=pytest.fail)
+        assert trace[name] and trace["value"] is None
 
 
 def test_two_tabs_share_the_input(page):

@@ -120,7 +120,8 @@ def image_pixels(path: Path, channels: int, who: str) -> np.ndarray:
 
 def decode_bytes(content: bytes, shape: tuple[int, int, int], fit: str, who: str, *,
                  most_pixels: int | None = None) -> np.ndarray:
-    """The picture that the bytes of a file are, as `decode`; at most `most_pixels` of them."""
+    """Decode the bytes of a file as `decode` does. Raises ImageError if it has more than
+    `most_pixels` pixels."""
     pillow(who)
     return _decoded(content, "a file", who, lambda image: _converted(image, shape, fit),
                     most_pixels)
@@ -138,7 +139,7 @@ def _read(path: Path, who: str, convert: Callable[[Any], np.ndarray]) -> np.ndar
 
 def _decoded(content: bytes, what: object, who: str, convert: Callable[[Any], np.ndarray],
              most_pixels: int | None = None) -> np.ndarray:
-    """What a function makes of the Pillow image that these bytes are."""
+    """What a function makes of the Pillow image in these bytes."""
     from PIL import Image
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:

@@ -31,7 +31,7 @@ def _scaled(layer: Any, x: np.ndarray, at: Place, weight: float, bias: float | N
 
 
 def unchanged(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
-    """Dropout and noise, which a prediction is without."""
+    """Dropout and noise, which are off in a prediction."""
     return _scaled(layer, xs[0], at, 1.0)
 
 
@@ -130,8 +130,8 @@ def winning(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
 # --- elements that move ---------------------------------------------------------------------------
 
 def moved(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
-    """Layers that only move elements: the layer moves the numbers of the elements, so it says
-    itself which one comes here. 0 is none of them."""
+    """Layers that only move elements: the layer itself moves the numbers 1, 2, ... of the elements
+    of its inputs, and the number at this place is the element's. 0 is none of them."""
     starts = np.cumsum([1, *(x.size for x in xs)])
     numbers = [layer.backend.asarray((np.arange(x.size, dtype=np.float64) + start).reshape(
         *x.shape, 1)) for x, start in zip(xs, starts, strict=False)]

@@ -32,8 +32,8 @@ PATIENCE = 1.0          # seconds for what is under way when the server closes
 def explore(net: Network, data: Dataset | None = None, *, compare: str | None = None,
             name: str | None = None, port: int = 0, browser: bool = True, wait: bool = True,
             seed: int = 0) -> Explorer:
-    """Show a network in the browser: its feature maps, filters, statistics and gradients of what
-    one draws, how each element is computed, and its training.
+    """Show a network in the browser: its feature maps, filters, statistics and gradients for an
+    input that you draw, how each element is computed, and its training.
 
     The page is at http://127.0.0.1:PORT/, with a token, and no request leaves the machine.
     docs/explore.md describes it. Training in the page trains `net` itself.
@@ -41,7 +41,7 @@ def explore(net: Network, data: Dataset | None = None, *, compare: str | None = 
     Args:
         net: the network.
         data: a Dataset to show samples of and to train on.
-        compare: a backend, or a file with a network of the same structure, to look at beside `net`.
+        compare: a backend, or a file with a network of the same structure, to show beside `net`.
         name: how the page calls the network; "network" by default.
         port: 0 takes a free one.
         browser: whether the browser is opened.

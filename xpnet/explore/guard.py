@@ -21,8 +21,7 @@ MOST_READ = 64 << 20            # of a larger one, so that its sender reads the 
 
 
 class Guard:
-    """An ASGI application that answers what may not pass, and hands the rest to another one with
-    the whole body.
+    """An ASGI application that refuses requests, or passes them with the whole body to another one.
 
     Args:
         app: the other application.
@@ -61,23 +60,24 @@ class Guard:
         await self.app(scope, again, send)
 
     def _refused(self, scope: Message) -> str | None:
-        """What is wrong with the head of a request; None if nothing is."""
+        """What was expected of the head of a request and what came; None if nothing is wrong."""
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
         host = headers.get(b"host", [])
         if len(host) != 1 or host[0].decode("latin-1") not in self.hosts:
-            return f"the host {self.hosts[0]}"
+            return f"the host {self.hosts[0]}. Received: another"
         origins = headers.get(b"origin", [])
         if any(origin.decode("latin-1") not in self.origins for origin in origins):
-            return "a request of the page"
+            return "a request of the page. Received: one of another origin"
         if scope["path"] == "/":
             given = [token.encode() for token in
                      parse_qs(scope["query_string"].decode("latin-1")).get("token", [])]
         else:
             given = headers.get(b"x-token", [])
         if len(given) != 1 or not hmac.compare_digest(given[0], self.token):
-            return "the token of this session; open the address that xpnet explore printed"
+            return ("the token of this session; open the address that xpnet explore printed. "
+                    "Received: none, or another")
         return None
 
 

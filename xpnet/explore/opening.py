@@ -40,8 +40,8 @@ def opened(model: str, *, data: Dataset | None = None, backend: str | Backend = 
 
 def named(model: str, *, data: Dataset | None = None, backend: str | Backend = "auto",
           seed: int = 0) -> Network:
-    """A network of xpnet.models for the samples and classes of a data set, as far as the model has
-    these arguments; without one with its own input and numbered classes."""
+    """A network of xpnet.models for the samples and classes of a data set, if the model has these
+    arguments. Without a data set it has its own input shape, and its classes are numbers."""
     if model not in NAMED:
         raise ValueError(f"{WHO}: expected model to be one of {', '.join(NAMED)}"
                          + perhaps(model, NAMED) + f". Received: {shown(model)}.")

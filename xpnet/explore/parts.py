@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +94,11 @@ def activated(name: str | None, z: Any, constants: Sequence[float] | None = None
     given = entry.constants.values() if constants is None else constants
     with np.errstate(all="ignore"):
         return np.asarray(entry.forward(np, z, *given), np.float64)
+
+
+def finite(value: Any) -> float | None:
+    """A number as JSON has it: None for NaN and infinity."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def element(x: np.ndarray, at: Sequence[int]) -> np.ndarray:

@@ -27,6 +27,7 @@ from xpnet.explore.worker import Worker
 
 ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
           "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
+JSON = {"Content-Type": "application/json"}
 INLINE = re.compile(r"<(script|style)\b[^>]*>(.*?)</\1>", re.DOTALL)
 
 
@@ -106,7 +107,7 @@ class Answers:
     def node(self, call: Call) -> Any:
         session, gradient = self.session, call.gradient
         node = session.node(call.path["index"], call.side)
-        side = session.derived(call.side) if gradient else session.computed(call.side)
+        side = session.differentiated(call.side) if gradient else session.computed(call.side)
         found = side.array(node, gradient)
         first = call.query.get("first")
         return found if first is None else found[:_integer("first", first)]
@@ -133,7 +134,7 @@ class Answers:
         session, given = self.session, call.json("class", "node", "at")
         if ("class" in given) == ("node" in given):
             raise ValueError(f"{WHO}: expected a class, or a node and the indices of an element. "
-                             f"Received: {'both' if given.get('class') else 'neither'}.")
+                             f"Received: {'both' if 'class' in given else 'neither'}.")
         if "class" in given:
             if not is_integer(given["class"], 0):
                 raise wrong(WHO, "class to be a whole number", "class", given["class"])
@@ -227,7 +228,7 @@ def _answered(function: Callable[[Call], Any], call: Call, session: Session
             return 200, np.ascontiguousarray(found, "<f4").tobytes(), {
                 "Content-Type": "application/octet-stream",
                 "X-Shape": ",".join(map(str, found.shape)), "X-Version": str(session.version)}
-        status = 200
+        return 200, _json(found), JSON
     except ConflictError as error:
         status, found = 409, _error(error)
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
@@ -235,7 +236,11 @@ def _answered(function: Callable[[Call], Any], call: Call, session: Session
     except Exception as error:          # a mistake of xpnet: its place helps to find it
         traceback.print_exc()
         status, found = 500, _error(error)
-    return status, json.dumps(found, allow_nan=False).encode(), {"Content-Type": "application/json"}
+    return status, _json(found), JSON
+
+
+def _json(found: Any) -> bytes:
+    return json.dumps(found, allow_nan=False).encode()
 
 
 def _error(error: Exception) -> dict[str, str]:

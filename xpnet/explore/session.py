@@ -1,4 +1,4 @@
-"""What the page looks at: one or two networks, the current input, and all values and gradients.
+"""What the page shows: one or two networks, the current input, and all values and gradients.
 
 Everything here runs in the thread of a Worker.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from xpnet.checks import is_integer, items, wrong
 from xpnet.explore.inputs import blank, input_range, token_count
 from xpnet.explore.outputs import class_names, probabilities
+from xpnet.explore.parts import finite
 from xpnet.explore.training import Trainer
 from xpnet.graph import Graph
 from xpnet.initializers import generator
@@ -119,16 +120,16 @@ class Side:
         """The value of a node, or the gradient with respect to it, without the batch axis."""
         if not gradient:
             return np.asarray(self.net.backend.to_numpy(self.values[node]))[..., 0]
-        if node not in self.gradients:      # what was derived does not depend on it
+        if node not in self.gradients:      # the target does not depend on it
             return np.zeros(node.shape, self.net.dtype)
         return np.asarray(self.gradients[node])[..., 0]
 
 
 def class_goal(net: Graph) -> Goal:
-    """Cross entropy of the class scores: what a class is derived by. ValueError without classes."""
+    """Cross entropy of the class scores, the loss of a class. ValueError if there are none."""
     if len(net.outs) != 1 or net.outs.nodes[0].shape[0] < 2:
         raise ValueError(f"{WHO}: expected an element of a value as the target, because the "
-                         "network has not one output of class scores. Received: a class.")
+                         "network does not have one output of class scores. Received: a class.")
     return goals(net, "cross_entropy", None, WHO)[0]
 
 
@@ -233,7 +234,7 @@ class Session:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """The inputs, batch-first; behind them the numbers of steps of sequences, which are all."""
+        """The inputs, batch-first, then the number of steps of each sequence: all of them."""
         net = self.sides["a"].net
         steps = [np.full((1, 1), node.shape[-1], net.dtype) for node in net.ins.nodes
                  if node.lengths is not None]
@@ -256,7 +257,7 @@ class Session:
             side.forward_of = now
         return side
 
-    def derived(self, name: str = "a") -> Side:
+    def differentiated(self, name: str = "a") -> Side:
         """The same with the gradients. Raises ConflictError if there is no target yet."""
         if self.target is None:
             raise ConflictError(f"{WHO}: expected a target, whose gradients are computed. "
@@ -292,13 +293,13 @@ class Session:
         if found is None:
             raise wrong(WHO, "the name of a parameter", "name", name)
         if gradient:
-            grads = self.derived(side).parameter_gradients
+            grads = self.differentiated(side).parameter_gradients
             return grads[name] if name in grads else np.zeros(found.shape, np.float32)
         self.computed(side)                 # a mirror has the parameters of now
         return np.array(self.sides[side].net.backend.to_numpy(found.data))
 
     def set_target(self, target: Target) -> None:
-        """Derive a class's loss, or an element of a value."""
+        """Choose what is differentiated: the loss of a class, or an element of a value."""
         if isinstance(target, int):
             count = class_goal(self.sides["a"].net).node.shape[0]
             if not 0 <= target < count:
@@ -306,7 +307,7 @@ class Session:
         before = self.target
         self.target = target
         try:
-            self.derived()
+            self.differentiated()
         except BaseException:
             self.target = before
             raise
@@ -330,21 +331,21 @@ class Session:
             p = probabilities(node, side.array(node), self.classes)
             top = None if p is None else [
                 {"class": int(k), "name": self.classes[k] if self.classes else str(k),
-                 "probability": number(p[k])} for k in np.argsort(-p, kind="stable")[:TOP]]
+                 "probability": finite(p[k])} for k in np.argsort(-p, kind="stable")[:TOP]]
             rows.append({"node": self.index[node], "top": top})
         return rows
 
     def statistics(self, name: str) -> list[dict[str, Any]]:
         """Minimum, maximum, mean, ... of each node's value."""
-        side = self.derived(name) if self.target is not None else self.computed(name)
+        side = self.differentiated(name) if self.target is not None else self.computed(name)
         return [{"node": k} | statistics_of(side.array(node)) | {
             "gradient_norm": None if self.target is None else norm(side.array(node, True))}
             for k, node in enumerate(side.nodes)]
 
     def gradients(self) -> dict[str, Any]:
         """The order of the backward pass, and the norms of the gradients."""
-        side = self.derived()
-        return {"version": self.version, "loss": number(side.loss),
+        side = self.differentiated()
+        return {"version": self.version, "loss": finite(side.loss),
                 "order": [self.index[node] for node in side.order],
                 "norms": {str(self.index[node]): norm(side.array(node, True))
                           for node in side.order}}
@@ -353,13 +354,8 @@ class Session:
         return {"median_ms": round(median(self.times), 3) if self.times else None}
 
 
-def number(value: Any) -> float | None:
-    """A number as JSON has it, which has no NaN and no infinity."""
-    return float(value) if value is not None and np.isfinite(value) else None
-
-
 def norm(a: np.ndarray) -> float | None:
-    return number(np.sqrt(np.square(a, dtype=np.float64).sum()))
+    return finite(np.sqrt(np.square(a, dtype=np.float64).sum()))
 
 
 def statistics_of(a: np.ndarray) -> dict[str, Any]:

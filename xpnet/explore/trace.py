@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from xpnet.explain.field import receptive_field
 from xpnet.explore import elements, recurrent, sums
-from xpnet.explore.parts import Computed, Part, activated
+from xpnet.explore.parts import Computed, Part, activated, finite
 from xpnet.explore.sums import Place, Rule
 from xpnet.graph import Graph
 from xpnet.layer import Layer
@@ -46,7 +45,7 @@ def traced(side: Side, node: Node, at: Place) -> dict[str, Any]:
         constants = computed.more.get("constants")
         result = float(activated(computed.activation, computed.total, constants))
         found["result"] = finite(result)
-    return found | computed.more | {
+    return found | without_nan(computed.more) | {
         "kind": computed.kind, "formula": computed.formula,
         "inputs": [_part(side, node, part.shortened()) for part in computed.parts],
         "bias": finite(computed.bias), "sum": finite(computed.total), "value": finite(value),
@@ -54,7 +53,7 @@ def traced(side: Side, node: Node, at: Place) -> dict[str, Any]:
 
 
 def other(layer: Layer, xs: Sequence[np.ndarray], at: Place) -> Computed:
-    """What a layer reads of which no more is known: the window of the channel, or everything."""
+    """What a layer without a rule reads: the window of the channel, or everything."""
     parts = []
     for k, x in enumerate(xs):
         if isinstance(layer, LpPool2d | GaussianPool2d | StochasticPool2d):
@@ -93,9 +92,13 @@ def field(net: Graph, node: Node, at: Place, side: Side) -> dict[str, Any] | Non
     return {"node": side.nodes.index(net.in_nodes[0]), "region": [list(rows), list(columns)]}
 
 
-def finite(value: float | None) -> float | None:
-    """A number as JSON has it, without NaN and infinity."""
-    return value if value is not None and math.isfinite(value) else None
+def without_nan(value: Any) -> Any:
+    """Dictionaries and lists with None for NaN and infinity."""
+    if isinstance(value, dict):
+        return {name: without_nan(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return finite(value) if isinstance(value, float) else value
 
 
 def listed(a: np.ndarray | None) -> list[Any] | None:

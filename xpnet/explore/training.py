@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.checks import expect_integer, expect_positive
+from xpnet.explore.parts import finite
 from xpnet.graph import Graph
 from xpnet.initializers import generator
 from xpnet.inspect.memory import explained
@@ -66,7 +67,7 @@ class Trainer:
             self._prepare()
         except (ValueError, TypeError) as error:
             return str(error)
-        self._step = self._batches = None       # a training that nobody starts takes no memory
+        self._step = self._batches = None       # no memory before the training starts
         return None
 
     def _prepare(self) -> None:
@@ -140,7 +141,7 @@ class Trainer:
     def _train(self) -> None:
         try:
             self._one_step()
-        except Exception as error:      # the page shows it: nobody else is there to catch it
+        except Exception as error:      # shown in the page; the thread goes on
             self.running = False
             self.error = " ".join(str(error).split()) or type(error).__name__
 
@@ -180,9 +181,8 @@ class Trainer:
         """What the page shows of the training."""
         some = np.unique(np.linspace(0, len(self.losses) - 1, MOST_LOSSES).round().astype(int)
                          if len(self.losses) > MOST_LOSSES else np.arange(len(self.losses)))
-        losses = [[step, loss if math.isfinite(loss) else None]
-                  for step, loss in (self.losses[k] for k in some)]
-        accuracy = float(np.mean(self._accuracies)) if self._accuracies else math.nan
+        losses = [[step, finite(loss)] for step, loss in (self.losses[k] for k in some)]
+        accuracy = finite(np.mean(self._accuracies)) if self._accuracies else None
         return {"running": self.running, "step": self.steps, "epoch": self.epoch, "lr": self.lr,
                 "batch": self.batch_size, "losses": losses,
-                "accuracy": accuracy if math.isfinite(accuracy) else None, "error": self.error}
+                "accuracy": accuracy, "error": self.error}

@@ -29,6 +29,6 @@ def pictured(body: bytes, node: Node, limits: tuple[float, float]) -> np.ndarray
     if len(node.shape) != 3 or node.shape[0] not in (1, 3):
         raise ValueError(f"{WHO}: expected an input (C, H, W) with 1 or 3 channels, for an image "
                          f"file. Received: the input {node.name} of shape {node.shape}.")
-    pixels = decode_bytes(body, node.shape, "crop", f"{WHO}: the file", most_pixels=MOST_PIXELS)
+    pixels = decode_bytes(body, node.shape, "crop", WHO, most_pixels=MOST_PIXELS)
     low, high = limits
     return (low + (high - low) * (pixels / 255.0)).astype(np.float32)
