@@ -57,6 +57,20 @@ class Residual(xn.Layer):
         return self.backend.add(dz, dz)
 
 
+class Backwards(xn.Layer):
+    """The samples of a batch in the opposite order."""
+
+    def build(self, in_shape):
+        return in_shape
+
+    def forward(self, x, mode=xn.PREDICT):
+        return self.backend.take_columns(x, np.arange(x.shape[1])[::-1])
+
+    def backward(self, dy, accumulate=False):
+        N = dy.shape[1]
+        return self.backend.put_columns(dy, np.arange(N)[::-1], N)
+
+
 def convolutions() -> list[xn.Layer]:
     """Products with and without columns, Winograd, padding, pooling, batch norm, dropout."""
     return [xn.Conv2d(32, 3, padding=1, activation="relu"), xn.BatchNorm2d(),
@@ -88,6 +102,7 @@ NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bo
               xn.SGD(0.1), False)
        for name, make in (("lstm", xn.LSTM), ("gru", xn.GRU), ("simple", xn.SimpleRNN))},
     "sums": (dense(Residual()), (1, 6, 6), 21, xn.SGD(0.1), False),
+    "columns": (dense(Backwards()), (1, 6, 6), 21, xn.SGD(0.1), False),
     "relu alone": (dense(xn.ReLU()), (1, 6, 6), 21, xn.SGD(0.1), False),
     **{name: (dense(xn.BatchNorm1d()), (1, 6, 6), 21, make(), False)
        for name, make in OPTIMIZERS.items()},
