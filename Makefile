@@ -1,5 +1,5 @@
 # make train       learn handwritten digits
-# make test        check everything once: the first tier of the tests, about 5 minutes on two cores
+# make test        check everything once: the first tier of the tests, about 6 minutes on two cores
 # make test-all    all tests: more backends, examples and architectures, and the sanitizers
 # make test-rest   what is left of them after make test; .ci/run does both
 # make lint        ruff and mypy

@@ -206,9 +206,10 @@ def softmax_launch(classes: int, samples: int, widest: int
     the classes among them. A thread keeps up to `kept` classes in registers; with 0, it loads its
     classes several times.
 
-    Wide accesses are faster only if there are more than enough threads. If there are few samples, a
-    block takes fewer of them, as long as there are classes for its other threads, so that every
-    multiprocessor gets a block.
+    Wide accesses are faster only if there are more than enough threads; threads that keep classes
+    load up to KEPT vectors at once, so a quarter of the threads is enough. If there are few
+    samples, a block takes fewer of them, as long as there are classes for its other threads, so
+    that every multiprocessor gets a block.
     """
     y = power_of_two(-(-classes // KEPT))
     if widest > 1 and y * NEIGHBOURS <= THREADS and samples // widest * y >= ENOUGH // 4:

@@ -206,6 +206,7 @@ def test_samples_are_those_for_testing(serve):
 @pytest.mark.parametrize("path, status", [
     ("/api/node/6", 400), ("/api/node/-1", 404), ("/api/node/1?side=b", 400),
     ("/api/node/1?what=other", 400), ("/api/parameter/conv1.V", 400), ("/api/other", 404),
+    pytest.param(f"/api/node/{'9' * 5000}", 404, id="5,000 digits"),
     ("/api/trace/1?at=0,0", 400), ("/api/trace/1?at=3,0,0", 400), ("/api/trace/1", 400)])
 def test_what_does_not_exist_is_an_error_in_one_line(small, path, status):
     answer = small.request(path)

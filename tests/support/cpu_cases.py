@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from parity import Case, agree, call, flat, normal, run, same_bits
-from parity_cases import other_optimizers, scans
+from parity_cases import large_columns, other_optimizers, scans
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
@@ -105,10 +105,7 @@ def _large() -> Iterator[Case]:
         index = np.random.default_rng(8).integers(0, 300, 130)
         yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index},
                    {"dtype": np.float32}, exact=True)
-    index = np.random.default_rng(9).permutation(3000)[:2000]
-    yield Case("take_columns", "large", {"m": normal(300, 3000), "index": index}, exact=True)
-    yield Case("put_columns", "large", {"m": normal(300, 2000), "index": index}, {"columns": 3000},
-               exact=True)
+    yield from large_columns()
     n, hyper = 300_000, np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
     buffers = {"w": normal(n), "g": normal(n, seed=1), "v": normal(n, seed=2) ** 2}
     yield Case("update", "nesterov-large", buffers | {"hyper": hyper[:3]},

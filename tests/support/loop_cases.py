@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from parity import Case, normal, public_methods, run, special, ties
-from parity_cases import other_optimizers, scans
+from parity_cases import large_columns, other_optimizers, scans
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.numba.backend import NumbaBackend
@@ -117,10 +117,7 @@ def _large() -> Iterator[Case]:
         index = np.random.default_rng(4).permutation(300)[:130]
         yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index},
                    {"dtype": np.float32}, exact=True)
-    index = np.random.default_rng(9).permutation(3000)[:2000]
-    yield Case("take_columns", "large", {"m": normal(300, 3000), "index": index}, exact=True)
-    yield Case("put_columns", "large", {"m": normal(300, 2000), "index": index}, {"columns": 3000},
-               exact=True)
+    yield from large_columns()
 
 
 LARGE = list(_large())

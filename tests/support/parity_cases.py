@@ -426,6 +426,14 @@ def _optimizers() -> Iterator[Case]:
                                         {"decayed": decayed})
 
 
+def large_columns() -> Iterator[Case]:
+    """Columns of matrices that several threads share."""
+    index = np.random.default_rng(9).permutation(3000)[:2000]
+    yield Case("take_columns", "large", {"m": normal(300, 3000), "index": index}, exact=True)
+    yield Case("put_columns", "large", {"m": normal(300, 2000), "index": index}, {"columns": 3000},
+               exact=True)
+
+
 def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, Any]
                      ) -> Iterator[Case]:
     """All optimizers except SGD and Adam, with slots as after some steps."""

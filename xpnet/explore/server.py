@@ -197,10 +197,12 @@ def application(answers: Answers, worker: Worker, token: str, port: int) -> Guar
                         "text/html; charset=utf-8")
 
     async def unknown(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        text = json.dumps({"error": f"{WHO}: expected an address of the page. Received: "
-                                    f"{error.detail.lower()}."})
-        return Response(text, error.status_code, ALWAYS, "application/json")
+        # A ValueError is that of a number in the address with more digits than Python takes.
+        status, what = 404, "a number with too many digits"
+        if isinstance(error, HTTPException):
+            status, what = error.status_code, error.detail.lower()
+        text = json.dumps({"error": f"{WHO}: expected an address of the page. Received: {what}."})
+        return Response(text, status, ALWAYS, "application/json")
 
     routes = [Route("/", page),
               route("/api/model", "GET", answers.model),
@@ -216,7 +218,8 @@ def application(answers: Answers, worker: Worker, token: str, port: int) -> Guar
               route("/api/train", "POST", answers.train),
               route("/api/time", "GET", answers.time),
               route("/api/open", "POST", answers.open)]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: unknown}), token, port)
+    handlers = {HTTPException: unknown, ValueError: unknown}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), token, port)
 
 
 def _answered(function: Callable[[Call], Any], call: Call, session: Session
