@@ -1,17 +1,14 @@
-"""Graphs of layers: built from nodes, computed forward and backward, and built again.
+"""Graphs of layers: built from nodes, with arrays on a backend, computed, and built again.
 
-Inside, everything is batch-last. A graph knows nothing of training and of files; see network.py for
-what people call.
+Inside, everything is batch-last. A graph knows nothing of training and of files; see passes.py for
+the computation, and network.py for what people call.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -32,24 +29,19 @@ from xpnet.graph_checks import (
     expect_all_inputs,
     expect_distinct_names,
     expect_free,
-    expect_gradients,
     expect_inputs,
     expect_layers,
     expect_softmax_once,
-    expect_value,
 )
 from xpnet.inputs import checked_inputs
-from xpnet.layer import PREDICT, Exchanging, Layer
-from xpnet.node import Names, Node, topological
+from xpnet.layer import PREDICT, Layer
+from xpnet.node import Names, Node, layer_of, topological
+from xpnet.passes import Hook, Order, backward_pass, forward_pass, result_of
 from xpnet.ports import Ports
 from xpnet.trained import Trained
 
 FLAT = "parameters", "grads", "state"       # arrays that layers have views of
 MOST_STEPS = 1 << 24        # float32 has all whole numbers up to here
-
-# What computes a node: the node, its layer's forward or backward method, and that method's arrays.
-Hook = Callable[[Node, Callable[..., Any], tuple[Array, ...]], Any]
-Result = TypeVar("Result")
 
 
 def Input(shape: Sequence[int], *, lengths: bool = False, name: str | None = None) -> Node:    # noqa: N802 - it reads like a layer
@@ -71,14 +63,6 @@ def Input(shape: Sequence[int], *, lengths: bool = False, name: str | None = Non
                              f"most 2^24 steps, for lengths=True. Received: {shape}.")
         node.lengths = Node(None, (), (1,), node.names, given_name=f"{node.name}.lengths")
     return node
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What has to be computed for some values of a graph."""
-
-    nodes: tuple[Node, ...]             # in order, without inputs
-    readers: Mapping[Node, int]         # by how many of these nodes each value is read
 
 
 class Graph:
@@ -118,13 +102,11 @@ class Graph:
             companions.append(node.lengths)
         # A node for each array that the graph reads: those that people pass, then numbers of steps.
         self.in_nodes: tuple[Node, ...] = (*self.ins.nodes, *companions)
-        order = topological(self.outs.nodes)
-        self.nodes = tuple(node for node in order if node.layer is not None)
+        nodes = topological(self.outs.nodes)
+        self.nodes = tuple(node for node in nodes if node.layer is not None)
         expect_layers(self.who, self.outs)
-        expect_all_inputs(self.who, self.ins, order, companions)
-        self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(_layer(node) for node in self.nodes))
-        self._index = {node: number for number, node in enumerate(self.nodes)}
-        self._plans: dict[tuple[Node, ...], _Plan] = {}
+        expect_all_inputs(self.who, self.ins, nodes, companions)
+        self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(layer_of(node) for node in self.nodes))
         self.owner: Graph | None = None     # the network that this one is a part of
         self.epochs = 0                     # trained so far; keys the order in which fit shuffles
         self.step: Any = None               # the last training step, see TrainStep
@@ -134,27 +116,17 @@ class Graph:
         self._parts: tuple[Graph, ...] = tuple(dict.fromkeys(
             node.inside[0] for node in self.nodes if node.inside))
         expect_free(self.who, self.nodes, self._parts, self.dtype)
-        self._depends = self._dependent()
-        self._needs_dx = {node: any(self._depends[parent] for parent in node.parents)
-                          for node in self.nodes}
+        self.order = Order(self.in_nodes, self.nodes)
         self._allocate(get_backend(backend), self._carried() | dict(values or {}))
 
     # --- construction -----------------------------------------------------------------------------
-
-    def _dependent(self) -> dict[Node, bool]:
-        """Whether each value depends on a parameter: only then is its gradient needed."""
-        depends = dict.fromkeys(self.in_nodes, False)
-        for node in self.nodes:
-            depends[node] = (any(depends[parent] for parent in node.parents)
-                             or bool(_layer(node).parameters))
-        return depends
 
     @property
     def layer_names(self) -> dict[str, Layer]:
         """The layers by their full names, in the order of their first uses."""
         names: dict[Layer, str] = {}
         for node in self.nodes:
-            names.setdefault(_layer(node), node.layer_name)
+            names.setdefault(layer_of(node), node.layer_name)
         return {name: layer for layer, name in names.items()}
 
     @property
@@ -186,7 +158,7 @@ class Graph:
             with backend.scope():
                 layer.bind(backend, self.seed, made)
         for node in self.nodes[::-1]:       # layers begin at their first use
-            _layer(node).enter(self._index[node], self._needs_dx[node])
+            layer_of(node).enter(self.order.index[node], self.order.needs_dx[node])
 
     def _place(self, buffers: Buffers, counters: Array, owner: Graph | None) -> None:
         """The only place where backend and flat arrays are set, of a part's too."""
@@ -238,7 +210,7 @@ class Graph:
         for node in self.nodes:
             for number, parent in enumerate(node.parents):
                 if parent in given:
-                    _layer(node).expect_values(given[parent], number)
+                    layer_of(node).expect_values(given[parent], number)
         return xs
 
     def masks(self, xs: Sequence[Array], nodes: Sequence[Node]) -> list[Array | None]:
@@ -268,35 +240,7 @@ class Graph:
                 `forward(*inputs)` computes.
             keep: keep what `run_backward` needs in a prediction too.
         """
-        return result_of(self.forward_pass(xs, outputs, mode, hook=hook, keep=keep))
-
-    def forward_pass(self, xs: Sequence[Array], outputs: Sequence[Node], mode: str = PREDICT, *,
-                     hook: Hook | None = None, keep: bool = False, shared: bool = False
-                     ) -> Exchanging[list[Array]]:
-        """What `run` does, as a generator. With `shared`, xs are one of the shards of a batch, and
-        layers that compute over the whole batch exchange arrays with the other shards, see
-        Layer.over_batch; the hook gets their values."""
-        plan = self._plan(tuple(outputs))
-        values = dict(zip(self.in_nodes, self.without_padding(xs, self.in_nodes, xs), strict=True))
-        left = dict(plan.readers)
-        for node in plan.nodes:
-            layer = _layer(node)
-            inputs = tuple([values[parent] for parent in node.parents])
-            layer.enter(self._index[node], keep or self._needs_dx[node], keep)
-            compute: Callable[..., Any] = partial(_forward, node, layer, mode)
-            if shared and layer.over_batch:
-                y = yield from layer.forward_shared(*inputs)
-                node.kept = layer.take()
-                compute = partial(_returned, y)
-            y = compute(*inputs) if hook is None else hook(node, compute, inputs)
-            expect_value(layer, y, node.shape)
-            values[node] = y
-            for parent in node.parents:
-                left[parent] -= 1
-                if not left[parent]:        # it is not read again: its memory can be freed
-                    del values[parent]
-            del inputs, y, compute
-        return [values[node] for node in outputs]
+        return result_of(forward_pass(self, xs, outputs, mode, hook=hook, keep=keep))
 
     def run_backward(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
                      hook: Hook | None = None, to_inputs: bool = False) -> list[Array | None]:
@@ -312,56 +256,12 @@ class Graph:
             to_inputs: compute the gradients with respect to the network's inputs, too. They are
                 returned, one for each input (None without it).
         """
-        return result_of(self.backward_pass(gradients, accumulate, hook=hook,
-                                            to_inputs=to_inputs))
-
-    def backward_pass(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
-                      hook: Hook | None = None, to_inputs: bool = False, shared: bool = False
-                      ) -> Exchanging[list[Array | None]]:
-        """What `run_backward` does, as a generator, after a `forward_pass` with the same `shared`.
-        """
-        sums = _Sums()
-        for node, dy in gradients:
-            sums.add(node, dy)
-        begun: set[Layer] = set()           # layers whose gradients have been written
-        for node in reversed(self.nodes):
-            kept, node.kept = node.kept, None
-            dy = sums.take(node)
-            if dy is None:                  # no output depends on it, or it depends on no parameter
-                continue
-            layer = _layer(node)
-            layer.enter(self._index[node], to_inputs or self._needs_dx[node])
-            layer.give(kept)
-            del kept                        # the layer frees it as it proceeds
-            add = accumulate or layer in begun
-            compute: Callable[..., Any] = partial(layer.backward, accumulate=add)
-            if shared and layer.over_batch:
-                found = yield from layer.backward_shared(dy, accumulate=add)
-                compute = partial(_returned, found)
-            found = compute(dy) if hook is None else hook(node, compute, (dy,))
-            begun.add(layer)
-            del dy, compute
-            dxs = found if isinstance(found, tuple) else (found,)
-            expect_gradients(layer, dxs, node.parents)
-            for parent, dx in zip(node.parents, dxs, strict=True):
-                if dx is not None and (to_inputs or self._depends[parent]):
-                    sums.add(parent, dx)
-            del found, dxs, dx
-        return [sums.take(node) for node in self.ins.nodes]
+        return result_of(backward_pass(self, gradients, accumulate, hook=hook,
+                                       to_inputs=to_inputs))
 
     def over_batch(self, outputs: Sequence[Node]) -> list[Node]:
         """The nodes at which shards of a batch exchange arrays, of those that `outputs` need."""
-        return [node for node in self._plan(tuple(outputs)).nodes if _layer(node).over_batch]
-
-    def _plan(self, outputs: tuple[Node, ...]) -> _Plan:
-        plan = self._plans.get(outputs)
-        if plan is None:
-            wanted = set(topological(outputs))
-            nodes = tuple(node for node in self.nodes if node in wanted)
-            readers = Counter(parent for node in nodes for parent in node.parents)
-            readers.update(outputs)         # the caller reads them
-            plan = self._plans[outputs] = _Plan(nodes, readers)
-        return plan
+        return [node for node in self.order.plan(outputs).nodes if layer_of(node).over_batch]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.layers)} layers>"
@@ -370,53 +270,6 @@ class Graph:
         """Free what a forward pass kept for a backward pass that will not come."""
         for node in self.nodes:
             node.kept = None
-
-
-class _Sums:
-    """Gradients with respect to values, added up where a value is read several times."""
-
-    def __init__(self) -> None:
-        self._sums: dict[Node, Array] = {}
-        self._ours: set[Node] = set()       # sums that may be written to; layers' arrays may not
-
-    def add(self, node: Node, dx: Array) -> None:
-        if node not in self._sums:
-            self._sums[node] = dx
-        elif node in self._ours:
-            self._sums[node] += dx
-        else:
-            self._sums[node] = self._sums[node] + dx
-            self._ours.add(node)
-
-    def take(self, node: Node) -> Array | None:
-        return self._sums.pop(node, None)
-
-
-def _forward(node: Node, layer: Layer, mode: str, *inputs: Array) -> Array:
-    """The node's value; what its layer keeps for the backward pass goes to the node."""
-    y = layer.forward(*inputs, mode=mode)
-    if layer.keeps(mode):                   # else a backward pass may still need what is kept
-        node.kept = layer.take()
-    return y
-
-
-def _returned(value: Any, *inputs: Array) -> Any:
-    """What a layer has computed already."""
-    return value
-
-
-def result_of(steps: Exchanging[Result]) -> Result:
-    """What a generator returns that exchanges nothing."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        return end.value        # type: ignore[no-any-return]
-    raise RuntimeError("expected a pass without exchange")
-
-
-def _layer(node: Node) -> Layer:
-    assert node.layer is not None
-    return node.layer
 
 
 def renewed(inputs: Sequence[Node]) -> dict[Node, Node]:

@@ -113,6 +113,12 @@ class Node:
                 "sample>")
 
 
+def layer_of(node: Node) -> Layer:
+    """The layer of a node that is no input."""
+    assert node.layer is not None
+    return node.layer
+
+
 def topological(outputs: Sequence[Node]) -> list[Node]:
     """Every node that the outputs depend on, parents first.
 

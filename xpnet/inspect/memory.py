@@ -11,12 +11,13 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_integer
-from xpnet.graph import Graph, Hook
+from xpnet.graph import Graph
 from xpnet.inspect.counting import changed, counted, free_memory
 from xpnet.inspect.summary import readable_bytes
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.node import Node
 from xpnet.optim import Optimizer, get_optimizer
+from xpnet.passes import Hook
 from xpnet.tables import table
 
 # The kernels have other code for small batches than for large ones, so batches of 256 and 512

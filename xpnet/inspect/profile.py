@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_integer
-from xpnet.graph import Graph, Hook
+from xpnet.graph import Graph
 from xpnet.inspect.counting import changed
 from xpnet.inspect.speed import product_speed, timed
 from xpnet.layer import TRAIN, Array
 from xpnet.node import Node
+from xpnet.passes import Hook
 from xpnet.tables import html_table, table
 
 WARM_UP = 2             # steps that are not counted: they compile kernels and fill memory pools

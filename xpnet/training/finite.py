@@ -10,10 +10,11 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import Checked
-from xpnet.graph import Graph, Hook, result_of
+from xpnet.graph import Graph
 from xpnet.history import Divergence
 from xpnet.layer import TRAIN, Array, Exchanging
 from xpnet.node import Node
+from xpnet.passes import Hook, backward_pass, forward_pass, result_of
 from xpnet.training.batches import Batch
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.goals import Goal
@@ -185,7 +186,7 @@ def _passes(net: Graph, goals: tuple[Goal, ...], batch: Batch, places: list[Plac
     inputs, outputs = len(net.in_nodes), len(goals)
     targets, weights = batch[inputs:inputs + outputs], batch[inputs + outputs:]
     xs, nodes = batch[:inputs], [goal.node for goal in goals]
-    ys = yield from net.forward_pass(xs, nodes, TRAIN, hook=watch("forward"), shared=shared)
+    ys = yield from forward_pass(net, xs, nodes, TRAIN, hook=watch("forward"), shared=shared)
     masks, gradients = net.masks(xs, nodes), []
     for goal, y, target, mask in zip(goals, ys, targets, masks, strict=True):
         loss, dy = goal.gradient(net.backend, y, target, *weights, mask=mask)
@@ -193,7 +194,7 @@ def _passes(net: Graph, goals: tuple[Goal, ...], batch: Batch, places: list[Plac
         look("in the gradient of the loss", None, dy)
         gradients.append((goal.node, dy))
     if shared or not found:
-        yield from net.backward_pass(gradients, hook=watch("backward"), shared=shared)
+        yield from backward_pass(net, gradients, hook=watch("backward"), shared=shared)
     places += found
 
 

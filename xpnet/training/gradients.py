@@ -8,10 +8,11 @@ import numpy as np
 
 from xpnet.checks import finite_array
 from xpnet.dlpack import host_array
-from xpnet.graph import Graph, Hook
+from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
 from xpnet.layer import Array
 from xpnet.node import Node
+from xpnet.passes import Hook
 from xpnet.training.batches import Batches, check_samples, finite_samples
 from xpnet.training.goals import known_goals
 from xpnet.training.prediction import as_given

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.checks import different_facts, listed_differences
-from xpnet.graph import Graph, Hook
+from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.node import Node
 from xpnet.parallel.overlap import PieceByPiece, pieces_of
 from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.sums import Branch, Sums
+from xpnet.passes import Hook
 from xpnet.training.batches import Batch, Batches
 from xpnet.training.callbacks import Run
 from xpnet.training.groups import Groups, Span

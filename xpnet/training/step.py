@@ -12,11 +12,12 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_flag, expect_instance, warn_caller
-from xpnet.graph import Graph, Hook, result_of
+from xpnet.graph import Graph
 from xpnet.inputs import batch_last_inputs
 from xpnet.inspect.memory import explained
 from xpnet.layer import TRAIN, Array, Exchanging
 from xpnet.optim import Optimizer, get_optimizer
+from xpnet.passes import Hook, backward_pass, forward_pass, result_of
 from xpnet.training.batches import Batch, Batches, Layout, NumberedBatch
 from xpnet.training.goals import goals
 from xpnet.training.groups import Member
@@ -219,7 +220,7 @@ class TrainStep:
         """What `_gradients` does, as a generator; the hook is for the backward pass."""
         net, count, nodes = self.net, len(self.net.in_nodes), [goal.node for goal in self.goals]
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
-        ys = yield from net.forward_pass(batch[:count], nodes, TRAIN, shared=shared)
+        ys = yield from forward_pass(net, batch[:count], nodes, TRAIN, shared=shared)
         masks = net.masks(batch[:count], nodes)
         losses, gradients = [], []
         for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
@@ -229,8 +230,8 @@ class TrainStep:
                 dy = dy * shares[number:number + 1].astype(dy.dtype)
             gradients.append((goal.node, dy))
             del dy
-        yield from net.backward_pass(gradients, accumulate=shares is not None, hook=hook,
-                                     shared=shared)
+        yield from backward_pass(net, gradients, accumulate=shares is not None, hook=hook,
+                                 shared=shared)
         return losses, ys, targets, masks
 
     def _sum(self, losses: list[Array]) -> Array:
