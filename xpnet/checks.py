@@ -33,6 +33,7 @@ from xpnet.hints import hinted
 MOST_AXES = 32  # of a sample: NumPy's arrays have 64 at most
 MOST_DIFFERENCES = 4  # that an error names
 LONGEST_NAME = 1000  # characters of the name of a class
+PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"  # modes; SAMPLE: a prediction with dropout on
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 

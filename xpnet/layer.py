@@ -1,37 +1,27 @@
 """The contract of a layer.
 
-A layer only declares its parameters. An owner (a network, or `Layer.initialize` for a layer that is
-used alone) allocates them in flat arrays, see buffers.py, and binds the views.
+A layer only declares its parameters. An owner allocates them in flat arrays, see buffers.py, and
+binds the views: a network, or `Layer.initialize` for a layer that is used alone, see standalone.py.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
-from xpnet.backends import Backend, Window, get_backend
+from xpnet import standalone
+from xpnet.backends import Backend, Window
 from xpnet.buffers import Array, Buffers, Parameter, Shape
-from xpnet.checks import (
-    Checked,
-    expect_choice,
-    expect_dtype,
-    expect_name,
-    expect_no_mask,
-    expect_seed,
-    expect_shape,
-    shown,
-    wrong,
-)
+from xpnet.checks import PREDICT, SAMPLE, TRAIN, Checked, expect_name, expect_shape, shown, wrong
 from xpnet.initializers import Initializer
 from xpnet.lengths import lengths_after, with_lengths
 from xpnet.node import Names, Node
 
-PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
 MOST_ROWS = 1 << 20         # rows or columns for each of which a layer has an entry in a table
 MOST_ELEMENTS = 1 << 40     # of an array; a layer that would have a larger one is not built
 # Keys of the random numbers of children lie above those of all nodes: 8 bits for each level.
@@ -68,6 +58,7 @@ class Layer(Checked):
     # not matter to the layer; see lengths.py, also for layers that take numbers of steps.
     steps: str | None = None
     name: str | None = None
+    buffers: Buffers                    # the owner's flat arrays
     index: int                          # of the use that is being computed, see `enter`
     _trainable = True
     _lr_scale = 1.0
@@ -85,7 +76,7 @@ class Layer(Checked):
         # may return None), whether a prediction keeps what backward needs, and what was kept.
         self.needs_dx, self.keep_prediction = True, False
         self.kept: Any = None
-        self._updater: Any = None
+        self.updater: Any = None        # with the slots of `update`
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
@@ -398,54 +389,9 @@ class Layer(Checked):
                    dtype: Any = "float32", seed: int = 0) -> Layer:
         """Build for these input shapes and allocate the parameters: then forward, backward and
         update work without a network."""
-        dtype, seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
-        if "parameters" in vars(self) and self.built:
-            raise ValueError(f"{self.who}: expected a layer that is not in use. Received: a layer "
-                             "that is built already.")
-        self.connect(*in_shapes)
-        self.name = self.name or self.kind
-        backend = get_backend(backend)
-        self.buffers = Buffers({self.name: self}, backend, dtype, seed)
-        with backend.scope():
-            self.bind(backend, seed, backend.zeros((2,), np.uint64))
-        self.enter(0)
-        # In a network the network checks what comes in; a layer alone checks it itself.
-        self.forward, self.backward = self._checked_forward, self._checked_backward     # type: ignore[method-assign]
+        standalone.initialize(self, in_shapes, backend, dtype, seed)
         return self
-
-    def _checked_forward(self, *xs: Array, mode: str = PREDICT) -> Array:
-        self._expect_arrays(xs, self.in_shapes)
-        mode = expect_choice(self.who, "mode", mode, (PREDICT, TRAIN, SAMPLE))
-        with self.backend.scope():
-            return type(self).forward(self, *xs, mode=mode)
-
-    def _checked_backward(self, dy: Array, accumulate: bool = False) -> Any:
-        self._expect_arrays((dy,), (self.out_shape,))
-        with self.backend.scope():
-            return type(self).backward(self, dy, accumulate)
-
-    def _expect_arrays(self, arrays: Sequence[Array], shapes: Sequence[Shape]) -> None:
-        for a in arrays:
-            expect_no_mask(self.who, a)
-        if len(arrays) == len(shapes) and all(
-                hasattr(a, "dtype") and a.shape[:-1] == shape and a.ndim == len(shape) + 1
-                and a.dtype == self.buffers.dtype for a, shape in zip(arrays, shapes)):
-            return
-        expected = [f"({', '.join(map(str, shape))}, N) of {self.buffers.dtype}"
-                    for shape in shapes]
-        received = [f"{tuple(a.shape)} of {a.dtype}" if hasattr(a, "dtype") else type(a).__name__
-                    for a in arrays]
-        few = received[:4] + [f"{len(received) - 4} more"] * (len(received) > 4)
-        raise ValueError(f"{self.who}: expected batch-last arrays, {' and '.join(expected)}. "
-                         f"Received: {' and '.join(few) or 'nothing'}.")
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""
-        if self._updater is None or self._updater.optimizer is not optimizer:
-            if not callable(getattr(optimizer, "updater", None)):
-                raise TypeError(str(wrong(self.who, "optimizer to be an Optimizer, e.g. Adam(1e-3)",
-                                          "optimizer", optimizer)))
-            self._updater = optimizer.updater(self.buffers)
-        with self.backend.scope():
-            self._updater.step()
-        self.counters[0] += self.counters.dtype.type(1)     # the next forward drops other elements
+        standalone.update(self, optimizer)

@@ -12,6 +12,7 @@ from xpnet.backends import Backend, Window
 from xpnet.backends.window import Pair
 from xpnet.checks import finite_array, items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.standalone import expect_arrays
 
 __all__ = ["DeconvolutionalNetwork2d"]
 
@@ -128,12 +129,12 @@ class DeconvolutionalNetwork2d(Layer):
 
     def reconstruct(self, maps: Array) -> Array:
         """The images (C, H, W, N) for feature maps (maps, H + KH - 1, W + KW - 1, N)."""
-        self._expect_arrays((maps,), (self.out_shape,))
+        expect_arrays(self, (maps,), (self.out_shape,))
         return self._paint(maps, self.filters.data)
 
     def cost(self, images: Array, maps: Array) -> Array:
         """C of each image, (N,)."""
-        self._expect_arrays((images, maps), (*self.in_shapes, self.out_shape))
+        expect_arrays(self, (images, maps), (*self.in_shapes, self.out_shape))
         return self._cost(images, maps)
 
     def _paint(self, z: Array, f: Array) -> Array:
@@ -164,7 +165,7 @@ class DeconvolutionalNetwork2d(Layer):
         """Feature maps of batch-last images on the backend, starting from `maps`, by default from
         0."""
         x = self._nothing(images) if maps is None else maps
-        self._expect_arrays((images, x), (*self.in_shapes, self.out_shape))
+        expect_arrays(self, (images, x), (*self.in_shapes, self.out_shape))
         for step in self._alternate(images, x):
             x = step.x
         return x
