@@ -10,6 +10,7 @@ import math
 import os
 from bisect import bisect_left, insort
 from collections import deque
+from itertools import chain
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -34,10 +35,12 @@ class MemoryPool:
     changes. A block is returned by one atomic append to a list, from any thread, possibly in the
     middle of another call; only `empty` takes the lock.
 
-    Blocks are cut from chunks, the smallest that fits, and are merged with their free neighbours
-    when they are returned. If none fits, the unused chunks are given back to the system and one new
-    chunk of their total size is made. So after a training step or two there are few chunks, and
-    together they are hardly larger than the memory in use at one time.
+    The next array of the same size gets a returned block as it is: the steps of a training need
+    the same sizes again. If there is none of that size, the returned blocks are merged with their
+    free neighbours, and a block is cut from the smallest one that is large enough. If there is none
+    either, the unused chunks are given back to the system and one new chunk of their total size is
+    made. So after a training step or two there are few chunks, and together they are hardly larger
+    than the memory in use at one time.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,7 @@ class MemoryPool:
     def _begin(self) -> None:
         """Start without free blocks and with a free lock. In a forked process another thread may
         have used both."""
+        self._recent: dict[int, list[_Block]] = {}  # by size: returned, and not merged yet
         self._sizes: list[tuple[int, int]] = []  # (size, address) of the free blocks, in order
         self._starts: dict[int, _Block] = {}  # the free blocks by their addresses
         self._ends: dict[int, _Block] = {}                              # and by their ends
@@ -64,6 +68,7 @@ class MemoryPool:
             self._collect()
             self._clock += 1
             if self._clock % PATIENCE == 0:
+                self._merge()
                 self._drop(lambda block: block.chunk.used_at <= self._clock - PATIENCE)
             block = self._take(-(-size // PAGE) * PAGE)
             block.chunk.used_at = self._clock
@@ -73,17 +78,22 @@ class MemoryPool:
         """Give the unused chunks back to the system."""
         with self._lock:
             self._collect()
+            self._merge()
             self._drop(lambda block: True)
 
     def idle_bytes(self) -> int:
         """Bytes in free blocks."""
         with self._lock:
             self._collect()
+            self._merge()
             return sum(size for size, _ in self._sizes)
 
     def _take(self, size: int) -> _Block:
-        """The smallest free block of at least `size` bytes, cut to size; a new one if there is
-        none."""
+        """A recent block of `size` bytes; else the smallest free block of at least that size, cut
+        to size; a new one if there is none."""
+        if same := self._recent.get(size):
+            return same.pop()
+        self._merge()
         at = bisect_left(self._sizes, (size, 0))
         if at < len(self._sizes) and self._sizes[at][0] < MAX_RATIO * size:
             block = self._remove(self._starts[self._sizes[at][1]])
@@ -95,9 +105,15 @@ class MemoryPool:
         return _Block(block.chunk, block.address, size)
 
     def _collect(self) -> None:
-        """Add the returned blocks to the free ones, each merged with its free neighbours."""
+        """Sort the returned blocks by their sizes."""
         while self._returned:
             block = self._returned.popleft()
+            self._recent.setdefault(block.size, []).append(block)
+
+    def _merge(self) -> None:
+        """Add the recent blocks to the free ones, each merged with its free neighbours."""
+        recent, self._recent = self._recent, {}
+        for block in chain.from_iterable(recent.values()):
             before, after = (self._ends.get(block.address),
                              self._starts.get(block.address + block.size))
             for neighbour in (before, after):

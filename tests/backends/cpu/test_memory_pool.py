@@ -68,6 +68,18 @@ def test_other_types_and_small_arrays_are_plain_arrays():
     assert pool.idle_bytes() == 0
 
 
+def test_the_block_returned_last_is_used_again_as_it_is():
+    """It is more likely to be in the cache than its neighbour."""
+    pool = MemoryPool()
+    whole = pool.empty((3 * LARGE[0],), np.float32)
+    del whole
+    first, second, third = (pool.empty(LARGE, np.float32) for _ in range(3))
+    address = second.ctypes.data
+    del first, second
+    again = pool.empty(LARGE, np.float32)
+    assert again.ctypes.data == address != third.ctypes.data
+
+
 def test_free_neighbours_are_merged_and_cut_again():
     pool, n = MemoryPool(), 1 << 20
     address = pool.empty((n,), np.float32).ctypes.data      # freed at once
