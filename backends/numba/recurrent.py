@@ -38,7 +38,7 @@ def division(counts: tuple[int, ...], samples: int) -> tuple[np.ndarray, np.ndar
     followed by the shortest one, and so on, so that all threads have about the same work.
     """
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    size = LINE if counts[-1:] == (samples,) else LINE // 2
+    size = max(1, min(samples, LINE if counts[-1:] == (samples,) else LINE // 2))
     firsts = np.arange(0, samples, size)
     if size < LINE:
         half = -(-firsts.size // 2)

@@ -59,6 +59,34 @@ def fetch(source, H, column, width, short):  # noqa: N803
 
 
 @inline
+def fetch_inputs(a, N, H, column, width, ahead, held, z):  # noqa: N803
+    """The short array z of a step from a (gates H, P). Returns `held`, for the next step.
+
+    Of one sample, each element of a step is in a cache line of its own, which has the next steps,
+    too. So LANES columns at a time are transposed to `ahead`: those from LANES * held on.
+    """
+    if N > 1:
+        fetch(a, H, column, width, z)
+        return held
+    R, P = a.shape
+    if column // LANES != held:
+        held = column // LANES
+        first = held * LANES
+        transpose(R, min(LANES, P - first), a.ctypes.data + 4 * first, 4 * P, ahead.ctypes.data,
+                  4 * R)
+    step = ahead[column % LANES * R:]
+    for row in range(R):
+        z[row] = step[row]
+    return held
+
+
+@inline
+def room_ahead(a, N):
+    """`ahead` and `held` of fetch_inputs before the first step."""
+    return np.empty(LANES * a.shape[0] if N == 1 else 0, np.float32), -1
+
+
+@inline
 def bring_back(short, H, target, column, width):  # noqa: N803
     """target[:, column:column + width], target (gates H, P), from the short array."""
     R, P = target.shape

@@ -17,7 +17,9 @@ from xpnet.backends.numba.kernels.blocks import (
     add_product,
     bring_back,
     fetch,
+    fetch_inputs,
     part_of_step,
+    room_ahead,
     transposed_product,
     turn,
 )
@@ -64,6 +66,7 @@ def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y,
         samples = min(size, N - first)
         fetch(h, H, first, samples, all_h)
         fetch(c, H, first, samples, all_c)
+        ahead, held = room_ahead(a, N)
         for k in range(steps):
             column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
@@ -71,7 +74,7 @@ def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y,
             n = H * width
             z, new_h, new_c, t = short[:4 * n], all_h[:n], all_c[:n], all_t[:n]
             i, f, g, o = z[:n], z[n:2 * n], z[2 * n:3 * n], z[3 * n:]
-            fetch(a, H, column, width, z)
+            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
             if keep:
                 bring_back(new_h, H, h_before, column, width)
                 bring_back(new_c, H, c_before, column, width)
@@ -145,6 +148,7 @@ def gru(a, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, 
         short, first = scratch[block], firsts[block]
         all_s, all_h, samples = short[3 * most:6 * most], short[6 * most:], min(size, N - first)
         fetch(h, H, first, samples, all_h)
+        ahead, held = room_ahead(a, N)
         for k in range(steps):
             column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
@@ -153,7 +157,7 @@ def gru(a, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, 
             z, s, new_h = short[:3 * n], all_s[:3 * n], all_h[:n]
             r, update, new, m = z[:n], z[n:2 * n], z[2 * n:], s[2 * n:]
             r_z, s_r_z = z[:2 * n], s[:2 * n]
-            fetch(a, H, column, width, z)
+            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
             if keep:
                 bring_back(new_h, H, h_before, column, width)
             for j in range(2 * n):
@@ -228,13 +232,14 @@ def simple(a, u, turned, offsets, h, which, starts, firsts, size, scratch, rever
         short, first = scratch[block], firsts[block]
         all_h, samples = short[most:], min(size, N - first)
         fetch(h, H, first, samples, all_h)
+        ahead, held = room_ahead(a, N)
         for k in range(steps):
             column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, new_h = short[:n], all_h[:n]
-            fetch(a, H, column, width, z)
+            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
             if keep:
                 bring_back(new_h, H, h_before, column, width)
             add_product(turned, offsets, new_h, width, z)

@@ -83,22 +83,38 @@ for case in LARGE:
 
 # --- blocks of samples ----------------------------------------------------------------------------
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
-def test_a_sample_has_the_same_bits_alone_and_in_a_batch(cell: str, backend: NumbaBackend):
-    """Blocks of 16, 4 and 1 samples; H is neither a multiple of a vector nor of a panel."""
-    case = next(scans(cell, 52, 20, 3, "full", np.float32))
+def test_a_sample_has_the_same_bits_alone_and_in_a_batch(cell: str, reverse: bool,
+                                                         backend: NumbaBackend):
+    """Blocks of 16, 4 and 1 samples; H is neither a multiple of a vector nor of a panel. Alone, the
+    inputs of 16 steps are transposed at a time: twice 16, and 3."""
+    T = 35
+    case = next(scans(cell, 52, 20, T, "full", np.float32))
     a, U, bias = (case.arrays.get(name) for name in ("a", "U", "bias"))
     states = [array for name, array in case.arrays.items() if name.startswith("states")]
 
     def after(samples: slice) -> np.ndarray:
-        part = np.ascontiguousarray(a.reshape(-1, 3, 20)[..., samples]).reshape(len(a), -1)
-        count = part.shape[1] // 3
-        return backend.scan(cell, part, U, [s[:, samples].copy() for s in states], [count] * 3,
-                            bias=bias)[1][0]
+        """h of all steps, (H, T, N)."""
+        part = np.ascontiguousarray(a.reshape(-1, T, 20)[..., samples]).reshape(len(a), -1)
+        count = part.shape[1] // T
+        y = backend.scan(cell, part, U, [s[:, samples].copy() for s in states], [count] * T,
+                         bias=bias, reverse=reverse)[0]
+        return y.reshape(-1, T, count)
 
     together = after(slice(0, 20))
     for n in (0, 7, 19):
-        np.testing.assert_array_equal(after(slice(n, n + 1)), together[:, n:n + 1])
+        np.testing.assert_array_equal(after(slice(n, n + 1)), together[..., n:n + 1])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_a_batch_may_be_empty(cell: str, backend: NumbaBackend):
+    case = next(scans(cell, 5, 1, 3, "full", np.float32))
+    a, U, bias = (case.arrays.get(name) for name in ("a", "U", "bias"))
+    states = [array[:, :0] for name, array in case.arrays.items() if name.startswith("states")]
+    y, last, kept = backend.scan(cell, a[:, :0], U, states, [0] * 3, bias=bias)
+    dU_parts = backend.scan_backward(cell, y, last, U, kept, [0] * 3)
+    assert y.shape == last[0].shape == (5, 0) and dU_parts[0].shape == (len(U), 0)
 
 
 def test_long_and_short_blocks_take_turns_if_lengths_differ():
