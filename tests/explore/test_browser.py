@@ -505,6 +505,24 @@ def test_a_second_tab_shows_what_the_first_one_draws(page, served):
 
 
 @full
+def test_a_second_tab_shows_a_network_that_is_trained_at_once(page, served):
+    """Opened and started between two polls of the second tab, and running until the end. The answers
+    of the first tab come from requests here, because a page in the background may be slow."""
+    second = page.context.new_page()
+    second.goto(served.url)
+    second.locator("#outputs li").first.wait_for()
+    headers = {"X-Token": served.url.partition("token=")[2]}
+    address = served.url.partition("?")[0]
+    for path, body in [("open", {"model": "bilici"}), ("train", {"action": "start"})]:
+        answer = page.request.post(f"{address}api/{path}", data=body, headers=headers)
+        assert answer.ok, answer.text()
+    wait_until(page, lambda: second.title().startswith("bilici"))
+    wait_for_text(second, ".tile", "pool2")
+    assert served.session.trainer.running
+    page.request.post(f"{address}api/train", data={"action": "pause"}, headers=headers)
+
+
+@full
 def test_parameters_are_shown_again_when_a_layer_is_chosen_again(page):
     for name, shown in [("conv1", "conv1.W"), ("pool1", None), ("conv1", "conv1.W"),
                         ("linear1", "linear1.W"), ("flatten1", None), ("linear1", "linear1.W")]:

@@ -153,6 +153,19 @@ def test_opening_keeps_the_version_growing(serve):
     assert not pair["training"]["possible"] and pair["samples"] is None
 
 
+def test_answers_say_which_network_they_are_of(serve):
+    """A page that polls while a new network is trained, or one of the same name, knows by this."""
+    data = xn.data.Dataset(np.zeros((4, 1, 28, 28), np.uint8), [0, 1, 2, 1])
+    page = serve(named("mlp", data=data, backend="numpy"), data, name="mlp")
+    numbers = []
+    for model in ("mlp", "mlp", "lenet5"):
+        numbers.append(page.json("/api/open", {"model": model})["network"])
+        page.json("/api/train", {"action": "step"})
+        assert {page.json(f"/api/{what}")["network"] for what in ("model", "state", "train")} == {
+            numbers[-1]}
+    assert numbers[0] < numbers[1] < numbers[2]
+
+
 def test_a_network_of_a_copy_learns_nothing_from_the_first():
     net = named("lecun1989", backend="numpy")
     other, mirror = compared(net, "numpy")

@@ -28,7 +28,7 @@ def described(session: Session, models: list[str]) -> dict[str, Any]:
     for k, (node, limits) in enumerate(zip(net.ins.nodes, session.ranges, strict=True)):
         nodes[k] |= {"tokens": token_count(net, node), "input_range": list(limits)}
     return {
-        "name": session.name, "version": session.version,
+        "name": session.name, "version": session.version, "network": session.number,
         "backend": {name: session.sides[name].net.backend.name if name in session.sides else None
                     for name in ("a", "b")},
         "parameters": sum(p.size for layer in net.layers for p in layer.parameters),

@@ -157,7 +157,8 @@ class Answers:
         return self.training(call)
 
     def training(self, call: Call) -> Any:
-        return self.session.trainer.as_json() | {"version": self.session.version}
+        session = self.session
+        return session.trainer.as_json() | {"version": session.version, "network": session.number}
 
     def time(self, call: Call) -> Any:
         return self.session.time()

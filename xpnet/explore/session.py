@@ -149,12 +149,14 @@ class Session:
     def __init__(self, net: Network, data: Dataset | None = None, *, other: Network | None = None,
                  what: str | None = None, mirror: bool = False, name: str = "network",
                  seed: int = 0) -> None:
-        self.seed, self._version = seed, 0
+        self.seed, self._version, self.number = seed, 0, 0
         self.place(net, data, other=other, what=what, mirror=mirror, name=name)
 
     def place(self, net: Network, data: Dataset | None, *, other: Network | None, what: str | None,
               mirror: bool, name: str) -> None:
-        """Show other networks."""
+        """Show other networks. `number` tells a page that they are others, even of the same name.
+        """
+        self.number += 1
         self._version = self.version + 1 if hasattr(self, "trainer") else 1
         self.name, self.what, self.mirror, self.data = name, what, mirror, data
         self.sides = {"a": Side(net)} | ({} if other is None else {"b": Side(other)})
@@ -318,8 +320,9 @@ class Session:
     def state(self) -> dict[str, Any]:
         """The input and what the outputs say of it."""
         side = self.computed()
-        found: dict[str, Any] = {"version": self.version, "source": self.source,
-                                 "label": self.label, "outputs": self._outputs(side),
+        found: dict[str, Any] = {"version": self.version, "network": self.number,
+                                 "source": self.source, "label": self.label,
+                                 "outputs": self._outputs(side),
                                  "ms": round(self.times[-1], 3) if self.times else None}
         if self.sample_index is not None:
             found["index"] = self.sample_index
