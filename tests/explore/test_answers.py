@@ -1,5 +1,6 @@
 """What the server answers, against the network itself."""
 
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from tiers import first
 
 import xpnet as xn
+from xpnet.explore.opening import compared
 
 
 def network(backend="numpy"):
@@ -179,6 +181,41 @@ def test_a_file_is_compared(serve, tmp_path):
     assert page.json("/api/trace/5?at=2&side=b")["bias"] == 2
 
 
+def crossed(first: str, second: str, out: str) -> xn.Network:
+    """Three layers of one class and shape, connected in different ways."""
+    values = {"x": xn.Input((2, 5))}
+    for name, reads in [("a", "x"), ("b", first), ("y", second)]:
+        values[name] = xn.Tanh(name=name)(values[reads])
+    return xn.Network(values["x"], xn.Add(name="sum")(values["y"], values[out]), backend="numpy")
+
+
+@pytest.mark.parametrize("other, difference", [
+    (crossed("x", "b", "a"), "where a reads input and not b"),
+    (crossed("a", "a", "b"), "where b reads a and not b"),
+    (crossed("a", "b", "b"), "where sum reads y, b and not y, a")])
+def test_a_file_with_other_connections_is_not_compared(other, difference):
+    net = crossed("a", "b", "a")
+    with pytest.raises(ValueError, match=difference):
+        compared_with(net, other)
+
+
+@pytest.mark.parametrize("other, difference", [
+    (xn.Sequential([xn.Linear(3), xn.ReLU()], input_shape=(4,)), "linear1 has the shape"),
+    (xn.Sequential([xn.Linear(2), xn.Tanh()], input_shape=(4,)), "tanh1 is Tanh and not ReLU"),
+    (xn.Sequential([xn.Linear(2)], input_shape=(4,)), "which has 2 values and not 3")])
+def test_the_first_difference_of_a_file_is_named(other, difference):
+    net = xn.Sequential([xn.Linear(2), xn.ReLU()], input_shape=(4,), backend="numpy")
+    with pytest.raises(ValueError, match=difference):
+        compared_with(net, other)
+    assert compared_with(net, net)[1] is False
+
+
+def compared_with(net: xn.Network, other: xn.Network) -> tuple[xn.Network, bool]:
+    with TemporaryDirectory() as folder:
+        other.save(path := f"{folder}/other.safetensors")
+        return compared(net, path)
+
+
 def test_a_file_of_another_structure_is_not_compared(serve, tmp_path):
     xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(1, 6, 8), backend="numpy").save(
         tmp_path / "other.safetensors")
@@ -193,8 +230,9 @@ def test_samples_are_those_for_testing(serve):
     test = xn.data.Dataset(x[:4], [0, 1, 2, 3], classes=[*"abcde"])
     page = serve(network(), xn.data.Dataset(x, np.arange(10) % 5, classes=[*"abcde"], test=test))
     assert page.json("/api/model")["samples"] == {"count": 4, "labels": True}
-    assert page.json("/api/state") == {"version": 2, "source": "sample", "label": 0, "index": 0,
-                                       "outputs": page.json("/api/state")["outputs"], "ms": None}
+    state = page.json("/api/state")
+    assert state == {"version": 2, "network": 1, "source": "sample", "label": 0, "index": 0,
+                     "outputs": state["outputs"], "ms": None}
     np.testing.assert_array_equal(page.array("/api/node/0"), (x[0] / 255).astype(np.float32))
     state = page.json("/api/sample", {"index": 2})
     assert (state["label"], state["index"], state["source"]) == (2, 2, "sample")

@@ -506,8 +506,7 @@ def test_a_second_tab_shows_what_the_first_one_draws(page, served):
 
 @full
 def test_a_second_tab_shows_a_network_that_is_trained_at_once(page, served):
-    """Opened and started between two polls of the second tab, and running until the end. The answers
-    of the first tab come from requests here, because a page in the background may be slow."""
+    """Opened and started between two polls of the second tab, and running until the end."""
     second = page.context.new_page()
     second.goto(served.url)
     second.locator("#outputs li").first.wait_for()

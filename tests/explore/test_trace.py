@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import xpnet as xn
+from xpnet import layers as xl
 from xpnet.explore.session import Side
-from xpnet.explore.trace import RULES, traced
+from xpnet.explore.trace import RULES, meaning, traced
 
 IMAGE, SIGNAL, SEQUENCE = (4, 5, 6), (4, 9), (3, 5)
 
@@ -67,8 +68,24 @@ SUMS = {
     "crop": (xn.Crop2d((1, 0, 2, 1)), IMAGE),
     "batch norm": (xn.BatchNorm2d(activation="relu"), IMAGE),
     "batch norm of features": (xn.BatchNorm1d(), (6,)),
+    "layer norm": (xn.LayerNorm(), IMAGE),
+    "layer norm of channels": (xn.LayerNorm(axis=0), IMAGE),
+    "layer norm of other axes": (xn.LayerNorm(axis=(1, 2)), IMAGE),
+    "layer norm of steps": (xn.LayerNorm(axis=1, affine=False), SEQUENCE),
+    "rms norm": (xn.RMSNorm(axis=0), SEQUENCE),
+    "rms norm with eps": (xn.RMSNorm(eps=0.5), (7,)),
+    "group norm": (xn.GroupNorm(2), IMAGE),
+    "instance norm": (xn.InstanceNorm2d(affine=True), IMAGE),
+    "instance norm of a signal": (xn.InstanceNorm1d(), SIGNAL),
+    "softmax": (xn.Softmax(temperature=2.0), (6,)),
+    "softmax of an axis": (xn.Softmax(axis=2), IMAGE),
+    "log-softmax": (xn.LogSoftmax(axis=1), SEQUENCE),
+    "whitening": (xn.Whitening(), IMAGE),
+    "whitening of few": (xn.Whitening("pca", components=3), (6,)),
     "rescale": (xn.Rescale([0.5, 1.0, 2.0, 3.0], 2.0), IMAGE),
     "leaky": (xn.LeakyReLU(0.3), IMAGE),
+    "swish": (xn.Swish(0.7), (6,)),
+    "learned swish": (xn.Swish(learned=True), (6,)),
     "silu": (xn.SiLU(), (6,)),
     "prelu": (xn.PReLU(per_channel=True), IMAGE),
     "dropout": (xn.Dropout(0.5), (6,)),
@@ -264,7 +281,8 @@ class Doubled(xn.Conv2d):
 
 
 @pytest.mark.parametrize("layer, shape", [(Doubled(2, 3), IMAGE), (xn.LocalResponseNorm(), IMAGE),
-                                          (xn.LpPool2d(2), IMAGE), (xn.Softmax(), (4,)),
+                                          (xn.LpPool2d(2), IMAGE),
+                                          (xn.MultiHeadAttention(2), (4, 5)),
                                           (xn.GRU(3, return_state=True), SEQUENCE)])
 def test_where_no_products_are_known_the_inputs_are_shown(layer, shape):
     net = xn.Network(x := xn.Input(shape), layer.node(x), backend="numpy")
@@ -273,6 +291,42 @@ def test_where_no_products_are_known_the_inputs_are_shown(layer, shape):
     assert found["kind"] == "other" and found["sum"] is None and "result" not in found
     assert np.size(found["inputs"][0]["values"])
     inside_values(found["inputs"][0], side)
+    assert found["formula"] != type(layer).__name__ and "dX" not in found["formula"]
+
+
+def test_every_layer_is_explained():
+    """By the products of its elements or, in words, by a formula."""
+    kinds = [kind for name in xl.__all__ if isinstance(kind := getattr(xl, name), type)
+             and issubclass(kind, xn.Layer)]
+    assert len(kinds) > 100
+    for kind in kinds:
+        assert kind in RULES or "=" in meaning(kind), kind
+    assert "of your own" in meaning(Doubled)
+
+
+def test_a_layer_norm_by_hand():
+    """Mean and variance of the step, with NumPy's functions, and what a constant step becomes."""
+    net, x = of_layer(xn.LayerNorm(axis=0), (3, 4))
+    x[:, 1] = 2.5
+    side = looked_at(net, x)
+    layer = net.layers[0]
+    gamma, beta = (p.data.astype(float) for p in (layer.gamma, layer.beta))
+    for k, t in np.ndindex(3, 4):
+        found, step = traced(side, net.nodes[0], (k, t)), x[:, t].astype(float)
+        assert found["numbers"]["mean"] == pytest.approx(step.mean(), rel=1e-12)
+        assert found["numbers"]["var"] == pytest.approx(step.var(), abs=1e-12)
+        expected = gamma[k] * (step[k] - step.mean()) / np.sqrt(step.var() + 1e-5) + beta[k]
+        assert found["result"] == pytest.approx(expected, rel=1e-9)
+        assert "of 3 values" in found["formula"]
+
+
+@pytest.mark.parametrize("x", [[0.0, 0.0, 0.0], [1e30, -1e30, 1e30], [np.nan, 1.0, 2.0]])
+@pytest.mark.parametrize("layer", [xn.RMSNorm(), xn.LayerNorm(), xn.Softmax(), xn.LogSoftmax()])
+def test_extreme_values_are_no_error(layer, x):
+    net = xn.Sequential([type(layer)()], input_shape=(3,), backend="numpy")
+    with np.errstate(all="ignore"):
+        side = looked_at(net, np.array(x, np.float32))
+        json.dumps(traced(side, net.nodes[0], (1,)), allow_nan=False)
 
 
 def test_every_rule_is_tested():

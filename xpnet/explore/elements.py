@@ -48,6 +48,58 @@ def batch_norm(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     return found
 
 
+def sample_norm(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
+    """As batch_norm, with mean and var of the values of this sample that are normalised together.
+    """
+    def there(a: np.ndarray) -> float:
+        return float(np.broadcast_to(a, rows.shape).reshape(xs[0].shape)[at])
+
+    rows = xs[0].reshape(*layer.rows, -1)       # (groups, elements, rest)
+    mean = rows.mean(axis=1, keepdims=True) if layer.centred else np.zeros(1)
+    var = np.square(rows - mean).mean(axis=1, keepdims=True)
+    gamma, beta = (default if p is None else
+                   np.broadcast_to(host(layer, p.data).reshape(1, -1, 1), layer.scaled)
+                   .reshape(xs[0].shape)[at]
+                   for p, default in ((layer.gamma, 1.0), (layer.beta, 0.0)))
+    numbers = ({"gamma": float(gamma), "beta": float(beta), "mean": there(mean), "var": there(var)}
+               if layer.centred else {"gamma": float(gamma), "mean of x^2": there(var)})
+    std = math.sqrt(there(var) + layer.floor)
+    w = gamma / std if std else 0.0             # RMSNorm: 0 / 0 is 0
+    found = _scaled(layer, xs[0], at, w, beta - w * there(mean) if layer.centred else None)
+    found.formula = ("gamma (x - mean) / sqrt(var + eps) + beta, mean and var" if layer.centred else
+                     "gamma x / sqrt(mean of x^2 + eps), the mean") + (
+        f" of {layer.rows[1]} values of this sample")
+    found.more["numbers"] = numbers | {"eps": layer.floor}
+    return found
+
+
+def swish(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
+    beta = layer.beta if layer.b is None else float(host(layer, layer.b.data)[0])
+    found = _scaled(layer, xs[0], at, 1.0, formula="x")
+    found.more |= {"constants": [beta], "numbers": {"beta": beta}}
+    return found
+
+
+def softmax(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
+    """One of the values along the axis; the largest of them is subtracted, so that nothing
+    overflows."""
+    along: list[Any] = list(at)
+    along[layer.axis] = slice(None)
+    values, log = xs[0][tuple(along)], isinstance(layer, xl.LogSoftmax)
+    T = 1.0 if log else layer.temperature
+    m = float(values.max())
+    z, terms = (float(xs[0][at]) - m) / T, float(np.exp((values - m) / T).sum())
+    e = "x - m" if T == 1 else "(x - m) / T"
+    what = f"x - m - log(sum of exp({e}))" if log else f"exp({e}) / sum of exp({e})"
+    place = region_of(at)
+    place[layer.axis] = [0, len(values)]
+    part = Part(0, place, values.reshape([b - a for a, b in place]))
+    numbers = {"m": m, f"sum of exp({e})": terms} | ({} if T == 1 else {"T": T})
+    return Computed("elementwise", f"{what}, m the largest of {len(values)} values", [part],
+                    total=z - math.log(terms) if log else math.exp(z) / terms,
+                    more={"numbers": numbers})
+
+
 def rescaled(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     mean, std = (value[at[0]] if isinstance(value, list) else value
                  for value in (layer.mean, layer.std))
@@ -181,12 +233,15 @@ RULES: dict[type, Rule] = (
     | dict.fromkeys((xl.Dropout, xl.Dropout1d, xl.Dropout2d, xl.GaussianDropout, xl.AdditiveNoise,
                      xl.AlphaDropout), unchanged)
     | dict.fromkeys((xl.BatchNorm1d, xl.BatchNorm2d), batch_norm)
+    | dict.fromkeys((xl.LayerNorm, xl.RMSNorm, xl.GroupNorm, xl.InstanceNorm1d, xl.InstanceNorm2d),
+                    sample_norm)
+    | dict.fromkeys((xl.Softmax, xl.LogSoftmax), softmax)
     | dict.fromkeys((xl.Maximum, xl.Minimum), winning)
     | dict.fromkeys((xl.Flatten, xl.Reshape, xl.Permute, xl.Slice, xl.ChannelShuffle,
                      xl.PixelShuffle, xl.PixelUnshuffle, xl.Concat, xl.SkipSampling2d,
                      xl.PadChannels), moved)
     | dict.fromkeys((xl.ConstantPad2d, xl.ConstantPad1d, xl.ZeroPad2d, xl.ZeroPad1d, xl.Crop2d,
                      xl.Crop1d), framed)
-    | {xl.Rescale: rescaled, xl.PReLU: slope, xl.Gain: gain, xl.Shift: shift, xl.Add: added,
-       xl.Average: averaged, xl.Subtract: subtracted, xl.Multiply: multiplied,
+    | {xl.Swish: swish, xl.Rescale: rescaled, xl.PReLU: slope, xl.Gain: gain, xl.Shift: shift,
+       xl.Add: added, xl.Average: averaged, xl.Subtract: subtracted, xl.Multiply: multiplied,
        xl.WeightedSum: weighed, xl.Embedding: embedded})

@@ -69,10 +69,29 @@ def compared(net: Network, what: str, layers: Sequence[type[Layer]] = ()) -> tup
         raise ValueError(f"{WHO}: expected a backend or a file to compare with. Received: "
                          f"{shown(what)}, which is neither.")
     other = opened(what, backend=net.backend, layers=layers)
-    ours, theirs = ([(type(node.layer).__name__, node.shape) for node in (*one.ins.nodes,
-                                                                          *one.nodes)]
-                    for one in (net, other))
-    if ours != theirs:
+    if (difference := _difference(net, other)) is not None:
         raise ValueError(f"{WHO}: expected a file with a network of the same structure to compare "
-                         f"with. Received: {shown(what)}, whose layers are others.")
+                         f"with. Received: {shown(what)}, {difference}.")
     return other, False
+
+
+def _difference(net: Network, other: Network) -> str | None:
+    """Where the structures of two networks differ first; None if they are the same."""
+    nodes = [(*one.in_nodes, *one.nodes) for one in (net, other)]
+    index = [{node: k for k, node in enumerate(those)} for those in nodes]
+    for a, b in zip(*nodes, strict=False):
+        kinds = [type(node.layer).__name__ if node.layer else "Input" for node in (a, b)]
+        if kinds[0] != kinds[1]:
+            return f"where {b.name} is {kinds[1]} and not {kinds[0]}"
+        if a.shape != b.shape:
+            return f"where {b.name} has the shape {b.shape} and not {a.shape}"
+        read = [[those[parent] for parent in node.parents]
+                for those, node in zip(index, (a, b), strict=True)]
+        if read[0] != read[1]:
+            names = [", ".join(parent.name for parent in node.parents) for node in (a, b)]
+            return f"where {b.name} reads {names[1]} and not {names[0]}"
+    if len(nodes[0]) != len(nodes[1]):
+        return f"which has {len(nodes[1])} values and not {len(nodes[0])}"
+    outs = [[those[node] for node in one.outs.nodes] for those, one in
+            zip(index, (net, other), strict=True)]
+    return None if outs[0] == outs[1] else "whose outputs are others"

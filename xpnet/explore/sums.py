@@ -220,6 +220,16 @@ def linear(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     return Computed.summed(layer, "linear", "sum of w x", [part], b)
 
 
+def whitened(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
+    """W (X - mean), as w x + b with b = -w mean."""
+    shape = xs[0].shape
+    row = at[0] if layer.method == "pca" else int(np.ravel_multi_index(at, shape))
+    w = host(layer, layer.W.data[row])
+    part = Part(0, [[0, n] for n in shape], xs[0], w.reshape(shape))
+    return Computed.summed(layer, "linear", "sum of w x", [part],
+                           -float(w @ host(layer, layer.mean.data)))
+
+
 def distances(layer: Any, xs: Sequence[np.ndarray], at: Place) -> Computed:
     code = host(layer, layer.C.data[at[0]])
     part = Part(0, [[0, len(code)]], xs[0], code, -(xs[0] - code)**2)
@@ -251,4 +261,4 @@ RULES: dict[type, Rule] = (
                     interpolated)
     | dict.fromkeys((xl.Linear, xl.DropConnect), linear)
     | {xl.SeparableConv2d: separable, xl.LocallyConnected2d: local, xl.Subsampling2d: subsampling,
-       xl.RBF: distances, xl.MatMul: product})
+       xl.RBF: distances, xl.MatMul: product, xl.Whitening: whitened})

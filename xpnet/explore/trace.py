@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpnet import layers as xl
+from xpnet.catalogue.item import Item
 from xpnet.explain.field import receptive_field
 from xpnet.explore import elements, recurrent, sums
 from xpnet.explore.parts import Computed, Part, activated, finite
 from xpnet.explore.sums import Place, Rule
 from xpnet.graph import Graph
 from xpnet.layer import Layer
-from xpnet.layers import GaussianPool2d, LpPool2d, StochasticPool2d
 from xpnet.node import Node
 
 if TYPE_CHECKING:
@@ -56,14 +58,21 @@ def other(layer: Layer, xs: Sequence[np.ndarray], at: Place) -> Computed:
     """What a layer without a rule reads: the window of the channel, or everything."""
     parts = []
     for k, x in enumerate(xs):
-        if isinstance(layer, LpPool2d | GaussianPool2d | StochasticPool2d):
+        if isinstance(layer, xl.LpPool2d | xl.GaussianPool2d | xl.StochasticPool2d):
             rows, columns = sums.taps(layer.window, *at[1:])
             channel = slice(at[0], at[0] + 1)
             parts.append(Part(k, sums.around(channel, rows, columns),
                               sums.taken(x, channel, rows, columns)[0]))
         else:
             parts.append(Part(k, [[0, n] for n in x.shape], x if x.size <= MOST_VALUES else None))
-    return Computed("other", type(layer).__name__, parts)
+    return Computed("other", meaning(type(layer)), parts)
+
+
+def meaning(kind: type) -> str:
+    """The formula of a layer of xpnet, from its docstring."""
+    if getattr(xl, kind.__name__, None) is not kind:
+        return "a layer of your own, whose formula is not known here"
+    return re.split(r", dX =", Item(kind).formula)[0]
 
 
 def _part(side: Side, node: Node, part: Part) -> dict[str, Any]:
