@@ -10,7 +10,7 @@ out is in docs/experiments.md.
 """
 
 import numpy as np
-from comparing import draw_curves, figure, images, options, results, save, span
+from comparing import check_ended, draw_curves, figure, images, options, results, save, span
 
 import xpnet as xn
 from xpnet.viz.figure import colour
@@ -43,7 +43,7 @@ def measure(args):
         others = [network(shape, first + k) for k in range(MOST)]
         dropout = network(shape, first, dropped=True)
         for net in (*others, dropout):
-            net.fit(x, y, verbose=False, **settings)
+            check_ended(net, net.fit(x, y, verbose=False, **settings))
         mean, _ = dropout.predict_samples(unseen, MASKS)
         return {"bagged": accuracies(bagged.nets), "same samples": accuracies(others),
                 "dropout": accuracies([dropout])[0],

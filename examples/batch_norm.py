@@ -40,13 +40,14 @@ def network(shape, seed, normalised, dropped):
 def measure(args):
     data = images(args)
 
-    def run(seed, rate, normalised, dropped):
+    def run(seed, rate, normalised, dropped, **more):
         net = network(data[0].shape[1:], seed, normalised, dropped)
-        return trained(net, args, data, optimizer=xn.SGD(rate, momentum=0.9), batch_size=BATCH)
+        return trained(net, args, data, optimizer=xn.SGD(rate, momentum=0.9), batch_size=BATCH,
+                       **more)
 
     curves = {name: [run(seed, 0.01, *kind) for seed in range(args.seeds)]
               for name, kind in KINDS.items()}
-    by_rate = {name: {str(rate): run(0, rate, *KINDS[name]) for rate in RATES}
+    by_rate = {name: {str(rate): run(0, rate, *KINDS[name], may_diverge=True) for rate in RATES}
                for name in ("neither", "batch norm")}
     return {"curves": curves, "rates": {
         name: {rate: run and run["val_accuracy"][-1] for rate, run in runs.items()}
@@ -64,7 +65,7 @@ def main() -> None:
               f"{reached(GOAL, steps, accuracies)}")
     for name, rates in found["rates"].items():
         print(f"{name:10} by learning rate: "
-              + ", ".join(f"{rate}: {a:.1%}" if a else f"{rate}: diverged"
+              + ", ".join(f"{rate}: diverged" if a is None else f"{rate}: {a:.1%}"
                           for rate, a in rates.items()))
 
     made, (left, right) = figure(2)
@@ -73,7 +74,7 @@ def main() -> None:
     left.set(xlabel="epoch", ylabel="accuracy, unseen images", title="learning rate 0.01")
     for number, (name, rates) in enumerate(found["rates"].items()):
         right.semilogx([float(rate) for rate in rates],
-                       [a or float("nan") for a in rates.values()], "o-", label=name,
+                       [float("nan") if a is None else a for a in rates.values()], "o-", label=name,
                        color=colour(number))
     right.set(xlabel="learning rate", ylabel="accuracy after training",
               title="one seed; no dot: diverged")

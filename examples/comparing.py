@@ -9,6 +9,7 @@ pip install "xpnet[data,viz]".
 import argparse
 import io
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -29,13 +30,13 @@ def options(description, *, data, epochs, samples, tested, seeds):
                         help=f"the images (default: {data})")
     parser.add_argument("--data-dir", help="folder of the files of CIFAR-10 or MNIST (default: "
                         "$XPNET_HOME, then the cache folder, then a download)")
-    parser.add_argument("--epochs", type=int, default=epochs,
+    parser.add_argument("--epochs", type=positive, default=epochs,
                         help=f"passes over the images (default: {epochs})")
-    parser.add_argument("--samples", type=int, default=samples,
+    parser.add_argument("--samples", type=positive, default=samples,
                         help=f"number of training images (default: {samples})")
-    parser.add_argument("--tested", type=int, default=tested,
+    parser.add_argument("--tested", type=positive, default=tested,
                         help=f"number of unseen images (default: {tested})")
-    parser.add_argument("--seeds", type=int, default=seeds,
+    parser.add_argument("--seeds", type=positive, default=seeds,
                         help=f"trainings of each network (default: {seeds})")
     parser.add_argument("--output", type=Path, default=Path("."),
                         help="folder of the figure and of the results (default: this one)")
@@ -47,6 +48,12 @@ def options(description, *, data, epochs, samples, tested, seeds):
     if found.quick:
         vars(found).update(QUICK)
     return found
+
+
+def positive(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or larger. Received: {text}.")
+    return int(text)
 
 
 def images(args, side=32):
@@ -71,15 +78,28 @@ def fitted(x, side):
     return np.pad(x, ((0, 0), (0, 0), border, border), mode="edge")
 
 
-def trained(net, args, images, **settings):
-    """The columns of a training's history, as lists; None if the training diverged."""
+def trained(net, args, images, may_diverge=False, **settings):
+    """The columns of a training's history, as lists. If the training diverged, None with
+    `may_diverge`, else the program ends."""
     x, y, unseen, truth = images
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fit: parameters or running statistics became NaN")
         history = net.fit(x, y, loss="cross_entropy", epochs=args.epochs,
                           validation=(unseen, truth), verbose=False, **settings)
+    check_ended(net, history, may_diverge)
     return None if history.diverged else {name: list(map(float, history[name]))
                                           for name in history if name != "seconds"}
+
+
+def check_ended(net, history, may_diverge=False):
+    """End the program after Ctrl-C, which ends a single training, and if the training diverged: the
+    figure would compare something else."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+    if history.diverged and not may_diverge:
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: expected all trainings to converge. Received: "
+                         f"one with seed {net.seed} that diverged in epoch "
+                         f"{history.divergence.epoch}. A smaller learning rate may help.")
 
 
 def results(name, args, measure):
@@ -90,9 +110,13 @@ def results(name, args, measure):
         used = {key: getattr(args, key) for key in QUICK}
         args.output.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"settings": used, "results": rounded(measure())}))
-    found = json.loads(file.read_text())
-    vars(args).update(found["settings"])
-    return found["results"]
+    try:
+        found = json.loads(file.read_text())
+        vars(args).update(found["settings"])
+        return found["results"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f"{name}: expected {file}, which a run without --redraw writes. "
+                         f"Received: {type(error).__name__}.") from error
 
 
 def rounded(value):
@@ -145,6 +169,8 @@ def draw_curves(axes, runs, x=None):
 def draw_dots(axes, runs):
     """A row for each name: a dot for each seed, and a line at their mean."""
     for row, values in enumerate(runs.values()):
+        if not values:                          # all of them diverged
+            continue
         axes.plot(values, [row] * len(values), "o", color=colour(row), alpha=0.6)
         axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=colour(row))
     axes.set_yticks(range(len(runs)), list(runs))

@@ -13,7 +13,7 @@ an estimate of each parameter's second derivative. What came out is in docs/expe
 """
 
 import numpy as np
-from comparing import draw_curves, figure, fitted, options, results, save
+from comparing import check_ended, draw_curves, figure, fitted, options, results, save
 
 import xpnet as xn
 
@@ -49,6 +49,7 @@ def measure(args):
         history = net.fit(x, y, loss=xn.BoundedCrossEntropy(BOUND), optimizer=xn.SGD(RATE),
                           schedule=PaperSchedule(), batch_size=8, epochs=args.epochs,
                           validation=(unseen, truth), verbose=False)
+        check_ended(net, history)
         return {"training": [1 - a for a in history["accuracy"]],
                 "unseen": [1 - a for a in history["val_accuracy"]]}
     return [run(seed) for seed in range(args.seeds)]

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiers import full
+from tiers import first, full
 
 import xpnet as xn
+from xpnet.history import Divergence
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,6 +206,69 @@ def test_an_experiment(tmp_path, run_here, name):
     figure.unlink()
     assert run_here(f"{name}.py", "--redraw", "--output", str(tmp_path)) == out
     assert figure.read_bytes() == drawn
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"settings": {}}'])
+def test_redraw_without_results_is_one_line(tmp_path, run_here, text):
+    file = tmp_path / "rectification.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        run_here("rectification.py", "--redraw", "--output", str(tmp_path))
+    assert str(ended.value).startswith(f"rectification: expected {file}, which a run without")
+
+
+DIVERGE = {"rectification": xn.Adam, "all_convolutional": xn.Adam, "batch_norm": xn.SGD,
+           "contrast": xn.Adam}
+
+
+@pytest.mark.parametrize("name", first(DIVERGE, "rectification", "all_convolutional"))
+@pytest.mark.filterwarnings("ignore:fit. parameters:RuntimeWarning")
+def test_an_experiment_that_diverges_ends_in_one_line(tmp_path, run_here, monkeypatch, name):
+    """With a learning rate that no network survives."""
+    kind = DIVERGE[name]
+    monkeypatch.setattr(xn, kind.__name__, lambda lr, **settings: kind(1e38, **settings))
+    with pytest.raises(SystemExit) as ended, np.errstate(all="ignore"):
+        run_here(f"{name}.py", "--quick", "--output", str(tmp_path))
+    assert str(ended.value).startswith(f"{name}: expected all trainings to converge. Received: one")
+    assert not (tmp_path / f"{name}.json").exists()
+
+
+def fit_that_ends(**attributes):
+    """In place of `fit`: a training that ends at once."""
+    def fit(net, *arguments, **settings):
+        history = xn.History()
+        for name, value in attributes.items():
+            setattr(history, name, value)
+        return history
+    return fit
+
+
+ENDS = "rectification", "lenet5_recipe", "covariate_shift"
+
+
+@pytest.mark.parametrize("name", first(ENDS, "rectification"))
+def test_ctrl_c_ends_an_experiment_and_not_one_of_its_trainings(tmp_path, run_here, monkeypatch,
+                                                                name):
+    monkeypatch.setattr(xn.Network, "fit", fit_that_ends(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        run_here(f"{name}.py", "--quick", "--output", str(tmp_path))
+
+
+@full
+@pytest.mark.parametrize("name", ENDS)
+def test_an_experiment_looks_at_how_its_trainings_ended(tmp_path, run_here, monkeypatch, name):
+    divergence = Divergence(2, 30, 29, "", None, None)
+    monkeypatch.setattr(xn.Network, "fit", fit_that_ends(diverged=True, divergence=divergence))
+    with pytest.raises(SystemExit, match=f"{name}: expected .* diverged in epoch 2"):
+        run_here(f"{name}.py", "--quick", "--output", str(tmp_path))
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--samples", "--epochs", "--tested"])
+def test_an_experiment_needs_at_least_one(run_here, capsys, option):
+    with pytest.raises(SystemExit):
+        run_here("rectification.py", option, "0")
+    assert "expected a whole number, 1 or larger. Received: 0." in capsys.readouterr().err
 
 
 @full
