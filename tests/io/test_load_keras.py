@@ -83,6 +83,32 @@ def test_slopes_of_prelu(h5py: Any, tmp_path: Path):
     np.testing.assert_allclose(np.moveaxis(found, 0, -1), y, rtol=1e-6)
 
 
+def test_scales_of_norms(h5py: Any, tmp_path: Path):
+    """Of the channels, and of all elements of a cube, whose axes cannot be told by their sizes."""
+    net = xn.Sequential([xn.RMSNorm(axis=0), xn.LayerNorm(), xn.LayerNorm(axis=(1, 2)),
+                         xn.RMSNorm(), xn.Flatten(), xn.RMSNorm()], input_shape=(3, 3, 3),
+                        backend="numpy")
+    scales = [normal(3), normal(3, 3, 3), normal(3, 3), normal(3, 3, 3), normal(27)]
+    shifts = [normal(3, 3, 3), normal(3, 3)]
+    assert net.load_keras(written(
+        h5py, tmp_path / "a.weights.h5", rms_normalization=[scales[0]],
+        layer_normalization=[scales[1], shifts[0]], layer_normalization_1=[scales[2], shifts[1]],
+        rms_normalization_1=[scales[3]], rms_normalization_2=[scales[4]])).complete
+
+    def normed(y: np.ndarray, axis: Any, scale: np.ndarray, shift: np.ndarray | None = None
+               ) -> np.ndarray:
+        y = y if shift is None else y - y.mean(axis=axis, keepdims=True)
+        y = y / np.sqrt((y**2).mean(axis=axis, keepdims=True) + 1e-5 * (shift is not None))
+        return y * scale + (0 if shift is None else shift)
+
+    x = normal(3, 3, 3)                                             # (H, W, C)
+    y = normed(normed(x, -1, scales[0]), None, scales[1], shifts[0])
+    y = normed(y, (0, 1), scales[2][..., None], shifts[1][..., None])
+    y = normed(normed(y, None, scales[3]), None, scales[4].reshape(3, 3, 3))
+    found = net.predict(np.moveaxis(x, -1, 0)[None])[0].reshape(3, 3, 3)
+    np.testing.assert_allclose(np.moveaxis(found, 0, -1), y, rtol=2e-5, atol=2e-5)
+
+
 def test_layers_of_a_class_are_numbered(h5py: Any, tmp_path: Path):
     net = xn.Sequential([xn.Linear(3) for _ in range(12)], input_shape=(3,), backend="numpy")
     arrays = [[normal(3, 3), normal(3)] for _ in range(12)]

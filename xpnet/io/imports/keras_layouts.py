@@ -26,7 +26,8 @@ KINDS: dict[type[Layer], str] = {
     L.ConvTranspose1d: "conv1d_transpose", L.ConvTranspose2d: "conv2d_transpose",
     L.SeparableConv2d: "separable_conv2d", L.Linear: "dense", L.Embedding: "embedding",
     L.BatchNorm1d: "batch_normalization", L.BatchNorm2d: "batch_normalization",
-    L.LayerNorm: "layer_normalization", L.GroupNorm: "group_normalization", L.PReLU: "p_re_lu",
+    L.LayerNorm: "layer_normalization", L.RMSNorm: "rms_normalization",
+    L.GroupNorm: "group_normalization", L.PReLU: "p_re_lu",
 }
 RECURRENT: dict[type[Layer], tuple[str, str]] = {       # and the kind of equations
     L.SimpleRNN: ("simple_rnn", "rnn"), L.LSTM: ("lstm", "lstm"), L.GRU: ("gru", "gru")}
@@ -82,6 +83,9 @@ def _layout(kind: str, key: str, shape: Shape, layer: Layer, before: Node) -> La
         return Layout((1,) * (len(before.shape) - 1) + shape, lambda a: a[order] if each else a)
     if kind == "dense" and key == "W":
         return Layout(shape[::-1], lambda a: a.T if order is None else a.T[:, order])
+    if len(shape) > 1 and isinstance(layer, L.LayerNorm) and layer.axis in (
+            None, [*range(len(shape))]):        # several axes, the channels among them
+        return Layout((*shape[1:], shape[0]), lambda a: np.moveaxis(a, -1, 0))
     if kind == "dense" or not key.endswith("W"):
         normed = order is not None and kind.endswith("normalization")
         return Layout(shape, lambda a: a[order] if normed else a)
