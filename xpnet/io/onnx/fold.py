@@ -131,12 +131,22 @@ def comparison(function: Callable[[Any, Any], Any]) -> Function:
 
 
 def divide(a: Any, b: Any) -> Any:
-    """Integers are rounded towards 0."""
+    """Integers are rounded towards 0, and stay integers: above 2^53 a float would not be exact."""
     if a.dtype.kind == "f" or b.dtype.kind == "f":
         return a / b
-    if object in (a.dtype, b.dtype):
-        return a // b
-    return np.trunc(a / b).astype(np.result_type(a, b))
+    if not np.all(b):
+        raise UnsupportedError("it divides an integer by 0")
+    quotient = a // b
+    if object in (a.dtype, b.dtype):        # the number of samples, which divides exactly
+        return quotient
+    return quotient + ((quotient < 0) & (quotient * b != a))
+
+
+def modulo(operation: Operation, a: np.ndarray, b: np.ndarray) -> Any:
+    """The remainder has the sign of b, or with the attribute fmod that of a."""
+    if b.dtype.kind in "iu" and not np.all(b):
+        raise UnsupportedError("it divides an integer by 0")
+    return elementwise(np.fmod if operation.attributes.get("fmod", 0) else np.mod)(operation, a, b)
 
 
 def constant(operation: Operation) -> np.ndarray:
@@ -244,7 +254,7 @@ FOLD: dict[str, Function] = {
         math.prod(x.shape[:operation.attributes.get("axis", 1)]), -1),
     "Add": elementwise(operator.add), "Sub": elementwise(operator.sub),
     "Mul": elementwise(operator.mul), "Div": elementwise(divide), "Pow": elementwise(np.power),
-    "Mod": elementwise(np.mod), "Min": elementwise(np.minimum), "Max": elementwise(np.maximum),
+    "Mod": modulo, "Min": elementwise(np.minimum), "Max": elementwise(np.maximum),
     "Equal": comparison(operator.eq), "Greater": comparison(operator.gt),
     "Less": comparison(operator.lt), "And": comparison(np.logical_and),
     "Or": comparison(np.logical_or), "Not": lambda operation, x: ~x,
