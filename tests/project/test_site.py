@@ -62,9 +62,33 @@ def test_a_notebook_is_a_page_with_its_outputs():
     from notebooks import as_markdown
     cells = [{"cell_type": "markdown", "source": ["# Title\n", "Text."]},
              {"cell_type": "code", "source": ["print(1)"], "outputs": [
-                 {"output_type": "stream", "text": ["1\n"]},
+                 {"output_type": "stream", "name": "stdout", "text": ["1\n", "\r 5%|"]},
+                 {"output_type": "stream", "name": "stderr", "text": ["compiling\n"]},
+                 {"output_type": "stream", "name": "stdout", "text": ["\r10%|##\r       \r2 3\n"]},
                  {"output_type": "display_data", "data": {"image/png": "ab\ncd", "text/plain": ""}},
+                 {"output_type": "display_data", "data": {"image/svg+xml": "<svg/>"}},
+                 {"output_type": "execute_result", "data": {"text/html": "<p>", "text/plain": ""}},
                  {"output_type": "execute_result", "data": {"text/plain": ["2"]}}]}]
+    image = '````{raw} html\n<img alt="What the cell above shows" src="data:image/'
     assert as_markdown({"cells": cells}) == (
-        "# Title\nText.\n\n````python\nprint(1)\n````\n\n````text\n1\n````\n\n"
-        "![](data:image/png;base64,abcd)\n\n````text\n2\n````")
+        "# Title\nText.\n\n````python\nprint(1)\n````\n\n````text\n1\n2 3\n````\n\n"
+        f'{image}png;base64,abcd">\n````\n\n{image}svg+xml;base64,PHN2Zy8+">\n````\n\n'
+        '````{raw} html\n<div class="output"><p></div>\n````\n\n````text\n2\n````')
+
+
+@full
+def test_the_site_runs_its_notebooks(tmp_path):
+    """A notebook as in docs/notebooks, with a figure and a table, in the folder of its file."""
+    for package in "nbclient", "nbformat", "ipykernel":
+        pytest.importorskip(package)
+    from notebooks import as_markdown, executed
+    source = ("import pathlib, matplotlib.figure\nimport xpnet as xn\n"
+              "print(pathlib.Path.cwd())\nfigure = xn.viz.show_images([[[[0.0, 1.0]]]])\nfigure")
+    book = {"cells": [{"cell_type": "code", "id": "a", "source": source, "metadata": {},
+                       "outputs": [], "execution_count": None}],
+            "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    page = as_markdown(executed(book, tmp_path))
+    assert f"````text\n{tmp_path.resolve()}\n````" in page and "data:image/png;base64,iVBOR" in page
+    book["cells"][0]["source"] = "1 / 0"
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        executed(book, tmp_path)

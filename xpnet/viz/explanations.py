@@ -63,7 +63,7 @@ def _heat(axes: Any, pixels: np.ndarray, values: np.ndarray, text: str) -> None:
 
 def show_explanations(net: Graph, x: Any, target: int | None = None, *, layer: str | None = None,
                       size: int | None = None, names: Sequence[str] | None = None) -> Any:
-    """A figure of four answers to the question which pixels raise the score of a class.
+    """A figure of four answers to the question which pixels a class score depends on.
 
     Saliency and the smooth gradient (the largest absolute value over the channels) say how much a
     small change of a pixel changes the score; Grad-CAM, which feature maps it comes from;
