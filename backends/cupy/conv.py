@@ -56,9 +56,13 @@ def _im2col(self: CupyBackend, x: Array, window: Window, oy: int, rows: int, col
     w = cuda_launch.window_struct(x.shape, window, OH=rows,     # row 0 is row oy of the output
                                   top=window.padding[0] - oy * window.stride[0])
     V = self._width(N, x, cols)
+    # from the edge of the padding to the last tap of the last window
+    lines, columns = ((size - 1) * stride + (kernel - 1) * dilation + 1 for size, stride, kernel,
+                      dilation in zip((rows, int(w["OW"])), window.stride, window.kernel,
+                                      window.dilation, strict=True))
     self._launch("im2col", f"im2col<{cuda_launch.TYPES[x.dtype]}, {V}>",
-                 cuda_launch.row_launch(C, window.taps * rows, int(w["OW"]), N // V), x, cols,
-                 np.int32(C), w)
+                 cuda_launch.row_launch(C, lines, columns, N // V), x, cols, np.int32(C), w,
+                 np.int32(lines), np.int32(columns))
 
 
 def col2im(self: CupyBackend, cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:

@@ -83,9 +83,9 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, dW: Array,
     length = -(-OH // max(cuda_launch.BLOCKS // F, 1))      # rows of a piece
     pieces, tiles = -(-OH // length), -(-KH // TILE[0]) * -(-KW // TILE[1])
     parts = self.empty((dW.size, pieces), np.promote_types(x.dtype, np.float32))
-    (_, channels, _), (across, columns, _) = cuda_launch.row_launch(F, 1, OW, N // V)
+    (_, _, channels), (across, columns, _) = cuda_launch.row_launch(F, 1, OW, N // V)
     self._launch("depthwise", f"depthwise_dW<{types}>",
-                 ((min(pieces * tiles, cuda_launch.MAX_GRID[0]), channels, 1),
+                 ((min(pieces * tiles, cuda_launch.MAX_GRID[0]), 1, channels),
                   (across, columns, 1)),
                  x, dy, parts, np.int32(F), np.int32(F // x.shape[0]), np.int32(pieces),
                  np.int32(length), cuda_launch.window_struct(x.shape, window))

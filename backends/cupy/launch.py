@@ -36,7 +36,7 @@ INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
 THREADS = 256  # in a block: eight warps, enough to keep a multiprocessor busy
 REMEMBERED = 4096  # results of each function below that layers ask for again in every step
 MAX_BLOCK_Z = 64                        # limits of the hardware
-MAX_GRID = (2**31 - 1, 65535)
+MAX_GRID = (2**31 - 1, 65535)           # in x, and in y and z
 ACCESS = 16                             # bytes that one instruction loads or stores at most
 
 # The argument `Window w` of the kernels, passed by value: the fields of the struct in common.cu, in
@@ -53,6 +53,7 @@ ENOUGH = 2**17                          # threads that occupy the largest GPUs
 KEPT = 16                               # vectors of 16 bytes that softmax keeps in registers
 NEIGHBOURS = 4                          # threads that read 64 neighbouring bytes of a class
 BLOCKS = 2048  # rows are cut into pieces for this number: a few per multiprocessor of large GPUs
+MANY = 2**17  # blocks of at least one turn, a hundred times as many as a large GPU runs at once
 
 
 def source(family: str) -> str:
@@ -157,12 +158,15 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     described in common.cu.
 
     The threads of a block are spread over vectors first, then over columns, and over several rows
-    if a row is short.
+    if a row is short. A row is cut into blocks until there are MANY: the last ones to start then
+    have little left to do, while the rest of the GPU is idle.
     """
     x = min(power_of_two(vectors), THREADS)
     y = min(power_of_two(columns), THREADS // x)
     z = min(power_of_two(rows), THREADS // (x * y), MAX_BLOCK_Z)
-    return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
+    turns, others = -(-columns // y), -(-rows // z) * channels
+    return ((_blocks(turns, max(turns * others // MANY, 1), MAX_GRID[0]),
+             _blocks(rows, z, MAX_GRID[1]), _blocks(channels, 1, MAX_GRID[1])), (x, y, z))
 
 
 @lru_cache(REMEMBERED)

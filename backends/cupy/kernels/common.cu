@@ -44,20 +44,22 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& value) {
 
 // How the work is spread over threads. The kernels in this folder loop over
 //
-//     channels    blockIdx.y                  in steps of gridDim.y
-//     rows        blockIdx.x, threadIdx.z     a row is contiguous: columns x samples
-//     columns     threadIdx.y
+//     channels    blockIdx.z                  in steps of gridDim.z
+//     rows        blockIdx.y, threadIdx.z     a row is contiguous: columns x samples
+//     columns     blockIdx.x, threadIdx.y
 //     samples     threadIdx.x                 V at a time
 //
-// and each level is a loop, so that a launch of any size is correct. Divisions are slow on a GPU:
-// only a row index is divided, once per row, in 32 bits. Addresses have 64 bits, so arrays may have
-// more than 2^31 elements.
-#define FOR_CHANNELS(c, C) for (int c = blockIdx.y; c < (C); c += gridDim.y)
+// and each level is a loop, so that a launch of any size is correct. Blocks start in the order of
+// memory, so that those that run at the same time have neighbouring elements. Divisions are slow on
+// a GPU: there are few of them, in 32 bits. Addresses have 64 bits, so arrays may have more than
+// 2^31 elements.
+#define FOR_CHANNELS(c, C) for (int c = blockIdx.z; c < (C); c += gridDim.z)
 #define FOR_ROWS(row, rows) \
-    for (unsigned row = blockIdx.x * blockDim.z + threadIdx.z; row < (unsigned)(rows); \
-         row += gridDim.x * blockDim.z)
+    for (unsigned row = blockIdx.y * blockDim.z + threadIdx.z; row < (unsigned)(rows); \
+         row += gridDim.y * blockDim.z)
 #define FOR_COLUMNS(column, columns) \
-    for (int column = threadIdx.y; column < (columns); column += blockDim.y)
+    for (int column = blockIdx.x * blockDim.y + threadIdx.y; column < (columns); \
+         column += gridDim.x * blockDim.y)
 #define FOR_SAMPLES(n, N, V) for (int n = threadIdx.x * (V); n < (N); n += blockDim.x * (V))
 
 __device__ __forceinline__ bool inside(int i, int size) { return 0 <= i && i < size; }

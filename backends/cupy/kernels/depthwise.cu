@@ -8,6 +8,8 @@
 
 #define STRIP 4     // output rows of a thread: STRIP in depthwise.py
 #define HIGH 3      // rows of a tile of taps; it is AHEAD wide
+// The columns of a row that one block goes through alone.
+#define WHOLE_ROW(ox, OW) for (int ox = threadIdx.y; ox < (OW); ox += blockDim.y)
 
 // y[f, oy, ox] = g(bias[f] + sum over i, j of W[f, i, j] x[f / per, iy, ix]), g the activation.
 //
@@ -134,7 +136,7 @@ __global__ void depthwise_dW(const T* __restrict__ x, const T* __restrict__ dy,
         const int begin = piece * length, end = min(begin + length, w.OH);
         const T* map = x + (i64)(f / per) * w.H * w.W * w.N;
         TapSums<Number> mine = {};
-        for (int oy = begin; oy < end; oy++) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
+        for (int oy = begin; oy < end; oy++) WHOLE_ROW(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
             const Vec<T, V> gradient = load<V>(dy + (((i64)f * w.OH + oy) * w.OW + ox) * w.N + n);
 #pragma unroll
             for (int i = 0; i < HIGH; i++) {

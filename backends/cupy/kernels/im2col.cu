@@ -5,23 +5,29 @@
 //     cols (C, KH, KW, OH, OW, N)
 //     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 if (iy, ix) is padding
 
+// The position of an element of cols, of the columns of channel c.
+__device__ __forceinline__ i64 column_at(int c, int i, int j, int oy, int ox, const Window& w) {
+    return (((((i64)c * w.KH + i) * w.KW + j) * w.OH + oy) * w.OW + ox) * w.N;
+}
+
+// A thread reads an element of x, or of the padding, once, and writes it to every window that reads
+// it. `line` and `column` count from the edge of the padding; launch.py has the number of each.
 template <typename T, int V>
-__global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w) {
-    // rows (i, j, oy) of one channel
-    const unsigned rows = (unsigned)w.KH * w.KW * w.OH;
-    FOR_CHANNELS(c, C) FOR_ROWS(row, rows) {
-        const int oy = row % w.OH, tap = row / w.OH;
-        const int i = tap / w.KW, j = tap % w.KW;
-        const int iy = oy * w.stride_h - w.top + i * w.dilation_h;
-        const i64 source = ((i64)c * w.H + iy) * w.W * w.N;             // x[c, iy]
-        const i64 target = ((i64)c * rows + row) * w.OW * w.N;          // cols[c, i, j, oy]
-        FOR_COLUMNS(ox, w.OW) {
-            const int ix = ox * w.stride_w - w.left + j * w.dilation_w;
-            const bool on_input = inside(iy, w.H) && inside(ix, w.W);
-            FOR_SAMPLES(n, w.N, V) {
-                Vec<T, V> value = {};
-                if (on_input) value = load<V>(x + source + (i64)ix * w.N + n);
-                store(cols + target + (i64)ox * w.N + n, value);
+__global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w, int lines,
+                       int columns) {
+    FOR_CHANNELS(c, C) FOR_ROWS(line, lines) FOR_COLUMNS(column, columns) {
+        const int iy = (int)line - w.top, ix = column - w.left;
+        const bool on_input = inside(iy, w.H) && inside(ix, w.W);
+        FOR_SAMPLES(n, w.N, V) {
+            Vec<T, V> value = {};
+            if (on_input) value = load<V>(x + (((i64)c * w.H + iy) * w.W + ix) * w.N + n);
+            FOR_WINDOWS(oy, (int)line, w.stride_h, w.dilation_h, w.KH, w.OH) {
+                const int i = tap_at(line, oy, w.stride_h, w.dilation_h);
+                if (i < 0) continue;
+                FOR_WINDOWS(ox, column, w.stride_w, w.dilation_w, w.KW, w.OW) {
+                    const int j = tap_at(column, ox, w.stride_w, w.dilation_w);
+                    if (j >= 0) store(cols + column_at(c, i, j, oy, ox, w) + n, value);
+                }
             }
         }
     }
@@ -41,8 +47,7 @@ __global__ void col2im(const T* __restrict__ cols, T* __restrict__ x, int C, Win
             FOR_WINDOWS(ox, column, w.stride_w, w.dilation_w, w.KW, w.OW) {
                 const int j = tap_at(column, ox, w.stride_w, w.dilation_w);
                 if (i < 0 || j < 0) continue;
-                const i64 row = (((i64)c * w.KH + i) * w.KW + j) * w.OH + oy;
-                const Vec<T, V> term = load<V>(cols + (row * w.OW + ox) * w.N + n);
+                const Vec<T, V> term = load<V>(cols + column_at(c, i, j, oy, ox, w) + n);
                 for (int k = 0; k < V; k++) sum[k] += Sum(term.at[k]);
             }
         }

@@ -238,7 +238,11 @@ def test_launches_keep_to_the_limits_and_use_their_threads(channels: int, rows: 
     assert block[0] * block[1] * block[2] <= cuda_launch.THREADS
     assert (block[0] < 2 * max(vectors, 1) and block[1] < 2 * max(columns, 1)
             and block[2] < 2 * max(rows, 1))
-    assert grid[0] * block[2] >= rows and grid[1] == max(1, min(channels, 65535))
+    assert grid[1] == max(1, min(-(-rows // block[2]), 65535))
+    assert grid[2] == max(1, min(channels, 65535)) and grid[0] * block[1] < 2 * max(columns, 1)
+    # as few blocks as are many, or one for each group of columns
+    turns, others = -(-columns // block[1]), -(-rows // block[2]) * channels
+    assert grid[0] * others >= min(turns * others, cuda_launch.MANY) // 2 or grid[0] == turns
     grid, block = cuda_launch.flat_launch(channels * rows)
     check_limits(grid, block)
 
