@@ -99,22 +99,25 @@ def every_instantiation(backend: CupyBackend) -> None:
 # Mistakes: the file, what stands there, what stands there instead, and the check that has to
 # notice.
 MUTANTS: dict[str, Mutant] = {
-    "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j",
-                                             "im2col"),
-    "im2col reads one row further down": ("im2col", "- w.top + i", "- w.top + 1 + i", "im2col"),
+    "im2col reads one column to the right": ("im2col", "ix = column - w.left;",
+                                             "ix = column - w.left + 1;", "im2col"),
+    "im2col reads one row further down": ("im2col", "iy = (int)line - w.top, ix",
+                                          "iy = (int)line - w.top + 1, ix", "im2col"),
     "a cell's last element belongs to the next tap": (
         "max_pool", "i < w.KH && j < w.KW ?", "i < w.KH && j <= w.KW ?", "max_pool2d_dx"),
     "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);",
                                        "im2col"),
-    "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + "
-                                                                           "target +", "im2col"),
-    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW "
-                                                                             "- 1)", "im2col"),
+    "im2col writes one element later": ("im2col", "store(cols + column_at(c, i, j, oy, ox, w) + n",
+                                        "store(cols + column_at(c, i, j, oy, ox, w) + n + 1",
+                                        "im2col"),
+    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(column, columns)",
+                                          "FOR_COLUMNS(column, columns - 1)", "im2col"),
     "col2im counts one window too many": ("taps", "return o < windows", "return o <= "
                                                                         "windows", "col2im"),
     "col2im ignores dilation": ("taps", "tap * dilation == distance ?", "tap * dilation >= 0 "
                                                                         "?", "col2im"),
-    "col2im reads another row": ("im2col", "w.OH + oy;", "w.OH + oy + 1;", "col2im"),
+    "col2im reads another row": ("im2col", "load<V>(cols + column_at(c, i, j, oy,",
+                                 "load<V>(cols + column_at(c, i, j, oy + 1,", "col2im"),
     "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
     "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
     "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
@@ -132,8 +135,13 @@ MUTANTS: dict[str, Mutant] = {
     "the high half comes first": ("dropout", "(h % 2)", "(1 - h % 2)", "dropout"),
     "the end is one word early": ("dropout", "block * 8 + h < n)", "block * 8 + h < n - 1)",
                                   "dropout"),
-    "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z",
-                                              "row += gridDim.x * blockDim.z + 1", "small_grids"),
+    "rows between two strides are left out": ("common", "row += gridDim.y * blockDim.z",
+                                              "row += gridDim.y * blockDim.z + 1", "small_grids"),
+    "columns between two strides are left out": (
+        "common", "column += gridDim.x * blockDim.y", "column += gridDim.x * blockDim.y + 1",
+        "small_grids"),
+    "words of the next thread": ("dropout", "vector / PARTS)", "(vector / PARTS + 1) % lanes)",
+                                 "dropout"),
 }
 MUTANTS |= {
     "a strip leaves out its last row": ("depthwise", "if (oy + r >= w.OH)",
@@ -154,7 +162,7 @@ MUTANTS |= {
                                             "0 * (tile / across)", "depthwise"),
 }
 READS_TOO_MUCH = "im2col reads from padding, then forgets it"
-MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + "
-                                     "n);",
-                           "value = load<V>(x + source + (i64)ix * w.N + n); if (!on_input) value "
-                           "= {};", "im2col")
+MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + (((i64)c * w.H + iy) * w.W "
+                                     "+ ix) * w.N + n);",
+                           "value = load<V>(x + (((i64)c * w.H + iy) * w.W + ix) * w.N + n); "
+                           "if (!on_input) value = {};", "im2col")

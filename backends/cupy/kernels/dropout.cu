@@ -25,6 +25,11 @@ __device__ __forceinline__ Words philox(u64 block, u64 key0, u64 key1, const u64
     return w;
 }
 
+// The value of another thread of the warp, each of which must ask for one.
+__device__ __forceinline__ unsigned from_lane(unsigned value, int lane) {
+    return __shfl_sync(~0u, value, lane);
+}
+
 // A thread computes one block of eight words, then the block one grid further on.
 #define FOR_BLOCKS(block, n) \
     for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x; block * 8 < (n); \
@@ -44,30 +49,44 @@ extern "C" __global__ void random_bits(unsigned* __restrict__ bits, i64 n, u64 k
 // y = x keep scale, where keep = word >= threshold, threshold = round(p 2^32),
 // scale = 1 / (1 - p). The result is rounded as on the host: the scale is rounded to T first. A
 // dropped NaN is 0. V divides n, so no vector crosses the end.
+//
+// A thread computes the words of eight neighbouring elements, which are several vectors. If it also
+// read and wrote these, each access of a warp would have gaps. So the threads of a warp take
+// neighbouring vectors, first `lanes` of them, then the next ones, and ask the thread that computed
+// the words of their vector for the bits that say what is kept.
 template <typename T, int V>
 __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ keep, i64 n,
                         u64 threshold, double scale, u64 key0, u64 key1,
                         const u64* __restrict__ counter) {
     typedef typename Wide<T>::type Number;
     const Number factor = Number(T(scale));
-    FOR_BLOCKS(block, n) {
-        const i64 first = block * 8;
+    const int PARTS = 8 / V;                        // vectors of eight elements
+    const int lanes = min(blockDim.x, 32), lane = threadIdx.x % lanes;
+    // All threads of a warp do the same number of turns.
+    for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x - lane; block * 8 < n;
+         block += (i64)gridDim.x * blockDim.x) {
+        const i64 first = block * 8 + lane * V;
         // The elements are loaded while the words are computed.
-        Vec<T, V> value[8 / V];
+        Vec<T, V> value[PARTS];
 #pragma unroll
-        for (int u = 0; u < 8 / V; u++)
-            if (first + u * V < n) value[u] = load<V>(x + first + u * V);
-        const Words words = philox(block, key0, key1, counter);
+        for (int u = 0; u < PARTS; u++)
+            if (first + u * lanes * V < n) value[u] = load<V>(x + first + u * lanes * V);
+        const Words words = philox(block + lane, key0, key1, counter);
+        unsigned mine = 0;
 #pragma unroll
-        for (int u = 0; u < 8 / V; u++) {
-            if (first + u * V >= n) break;
+        for (int h = 0; h < 8; h++) mine |= (unsigned)(words.half(h) >= threshold) << h;
+#pragma unroll
+        for (int u = 0; u < PARTS; u++) {
+            const int vector = u * lanes + lane;    // of those of the warp
+            const unsigned bits = from_lane(mine, vector / PARTS) >> (vector % PARTS * V);
+            if (first + u * lanes * V >= n) continue;
             Vec<bool, V> kept;
             for (int k = 0; k < V; k++) {
-                kept.at[k] = words.half(u * V + k) >= threshold;
+                kept.at[k] = bits >> k & 1;
                 value[u].at[k] = kept.at[k] ? T(Number(value[u].at[k]) * factor) : T(0);
             }
-            store(y + first + u * V, value[u]);
-            store(keep + first + u * V, kept);
+            store(y + first + u * lanes * V, value[u]);
+            store(keep + first + u * lanes * V, kept);
         }
     }
 }

@@ -178,3 +178,11 @@ int launch(void (*function)(Args...), const unsigned* grid, const unsigned* bloc
 
 inline void __syncthreads() { shim::pause(shim::AT_BLOCK_BARRIER); }
 inline void __syncwarp(unsigned = ~0u) { shim::pause(shim::AT_WARP_BARRIER); }
+inline unsigned __shfl_sync(unsigned, unsigned value, int lane) {
+    static unsigned values[1024];
+    values[shim::current] = value;
+    __syncwarp();
+    const unsigned asked = values[shim::current / 32 * 32 + lane];
+    __syncwarp();               // the next values come after all have asked
+    return asked;
+}
