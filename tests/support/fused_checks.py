@@ -369,6 +369,8 @@ MUTANTS: dict[str, Mutant] = {
                                       "mean_of_losses"),
     "every piece of the losses is the first one": ("softmax", "span(p, 0, piece)",
                                                    "span(p, 0, 0 * piece)", "mean_of_losses"),
+    "a class after the last one counts": ("softmax", "T(-Number(1) / Number(0))", "T(0)",
+                                          "cross_entropy"),
     "one class too many is kept": ("softmax", "if ((R) == 0 || k < (K))",
                                    "if ((R) == 0 || k <= (K))", "softmax"),
     "the first class kept is used twice": ("softmax", "return kept[r]", "return kept[r - (r == 1)]",

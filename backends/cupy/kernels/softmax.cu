@@ -9,16 +9,27 @@
 #define FOR_CLASSES(r, k, K, R) \
     for (int r = 0, k = threadIdx.y; (R) ? r < (R) : k < (K); r++, k += blockDim.y) \
         if ((R) == 0 || k < (K))
+// The same, with classes after the last one if they are kept in registers. Without a comparison for
+// each class, the compiler computes several at the same time.
+#define FOR_KEPT_CLASSES(r, k, K, R) \
+    for (int r = 0, k = threadIdx.y; (R) ? r < (R) : k < (K); r++, k += blockDim.y)
 
-// The values of V samples at the classes of a thread.
+// The values of V samples at the classes of a thread. After the last class they are -infinity,
+// which is never the largest one and whose exp is 0.
 template <typename T, int V, int R>
 struct Classes {
+    typedef typename Wide<T>::type Number;
+    // Whether there is room for exp(z - largest) in the place of z.
+    static constexpr bool KEEPS_EXP = R > 0 && sizeof(T) == sizeof(Number);
     const T* from;
     i64 P;
     Vec<T, V> kept[R ? R : 1];
 
     __device__ __forceinline__ Classes(const T* from, int K, i64 P) : from(from), P(P) {
         if constexpr (R > 0) {
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                for (int v = 0; v < V; v++) kept[r].at[v] = T(-Number(1) / Number(0));
 #pragma unroll
             FOR_CLASSES(r, k, K, R) kept[r] = load<V>(from + k * P);
         }
@@ -54,24 +65,36 @@ __device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
     for (int v = 0; v < V; v++) value[v] = all.at[v];
 }
 
-// The largest z of each sample, and the sum of exp(z - largest), which cannot overflow.
-template <typename Number, typename T, int V, int R>
-__device__ __forceinline__ void top_and_total(const Classes<T, V, R>& z, int K, Number (&top)[V],
+// The largest z of each sample, and the sum of exp(z - largest), which cannot overflow. If `keep`,
+// the exponentials replace z.
+template <bool keep, typename Number, typename T, int V, int R>
+__device__ __forceinline__ void top_and_total(Classes<T, V, R>& z, int K, Number (&top)[V],
                                               Number (&total)[V]) {
     const Vec<T, V> some = load<V>(z.from);
     for (int v = 0; v < V; v++) top[v] = Number(some.at[v]), total[v] = 0;
 #pragma unroll(R ? R : 4)
-    FOR_CLASSES(r, k, K, R) {
+    FOR_KEPT_CLASSES(r, k, K, R) {
         const Vec<T, V> value = z.at(r, k);
         for (int v = 0; v < V; v++) top[v] = Largest()(top[v], Number(value.at[v]));
     }
     over_classes(top, Largest());
 #pragma unroll(R ? R : 4)
-    FOR_CLASSES(r, k, K, R) {
+    FOR_KEPT_CLASSES(r, k, K, R) {
         const Vec<T, V> value = z.at(r, k);
-        for (int v = 0; v < V; v++) total[v] += exp(Number(value.at[v]) - top[v]);
+        for (int v = 0; v < V; v++) {
+            const Number power = exp(Number(value.at[v]) - top[v]);
+            if constexpr (keep) z.kept[r].at[v] = power;
+            total[v] += power;
+        }
     }
     over_classes(total, Sum());
+}
+
+// exp(z - largest) of a value after top_and_total<KEEPS_EXP>.
+template <typename T, int V, int R, typename Number>
+__device__ __forceinline__ Number power_of(const Classes<T, V, R>&, Number value, Number top) {
+    if constexpr (Classes<T, V, R>::KEEPS_EXP) return value;
+    else return exp(value - top);
 }
 
 template <typename T, int V, int R>
@@ -80,9 +103,9 @@ softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, P, V) {
         const i64 n = own_sample<V>(first, P);
-        const Classes<T, V, R> values(z + n, K, P);
+        Classes<T, V, R> values(z + n, K, P);
         Number top[V], total[V];
-        top_and_total(values, K, top, total);
+        top_and_total<Classes<T, V, R>::KEEPS_EXP>(values, K, top, total);
         if (first + threadIdx.x * V >= P) continue;
         // One division per sample, because divisions are slow.
         for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];
@@ -90,7 +113,7 @@ softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P) {
         FOR_CLASSES(r, k, K, R) {
             Vec<T, V> value = values.at(r, k);
             for (int v = 0; v < V; v++)
-                value.at[v] = T(exp(Number(value.at[v]) - top[v]) * total[v]);
+                value.at[v] = T(power_of(values, Number(value.at[v]), top[v]) * total[v]);
             store(y + k * P + n, value);
         }
     }
@@ -133,9 +156,9 @@ cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
         const i64 n = own_sample<V>(first, N);
-        const Classes<T, V, R> values(z + n, K, N);
+        Classes<T, V, R> values(z + n, K, N);
         Number top[V], total[V];
-        top_and_total(values, K, top, total);
+        top_and_total<Classes<T, V, R>::KEEPS_EXP>(values, K, top, total);
         if (first + threadIdx.x * V >= N) continue;
         int label[V];
         for (int v = 0; v < V; v++) {
@@ -151,7 +174,7 @@ cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
         FOR_CLASSES(r, k, K, R) {
             Vec<T, V> value = values.at(r, k);
             for (int v = 0; v < V; v++) {
-                const Number share = exp(Number(value.at[v]) - top[v]) * total[v];
+                const Number share = power_of(values, Number(value.at[v]), top[v]) * total[v];
                 value.at[v] = T(label[v] < 0 ? Number(0) : (share - Number(k == label[v])) * mean);
             }
             store(dz + k * N + n, value);
@@ -172,9 +195,10 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
         const i64 n = own_sample<V>(first, N);
-        const Classes<T, V, R> values(z + n, K, N), targets(t + n, K, N);
+        Classes<T, V, R> values(z + n, K, N);
+        const Classes<T, V, R> targets(t + n, K, N);
         Number top[V], total[V], level[V], loss[V] = {}, weight[V] = {};
-        top_and_total(values, K, top, total);
+        top_and_total<false>(values, K, top, total);
         for (int v = 0; v < V; v++) level[v] = log(total[v]);
 #pragma unroll(R ? R : 4)
         FOR_CLASSES(r, k, K, R) {
