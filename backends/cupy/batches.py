@@ -48,9 +48,9 @@ def _widths(dtype: np.dtype[Any]) -> tuple[int, int]:
 
 def _tiles(D: int, N: int) -> tuple[cuda_launch.Grid, cuda_launch.Grid]:
     """(grid, block): one block per tile."""
-    across, along = (min(max(-(-size // TILE), 1), most)
-                     for size, most in zip((D, N), cuda_launch.MAX_GRID, strict=True))
-    return (across, along, 1), (cuda_launch.THREADS, 1, 1)
+    along, across = (min(max(-(-size // TILE), 1), most)
+                     for size, most in zip((N, D), cuda_launch.MAX_GRID, strict=True))
+    return (along, across, 1), (cuda_launch.THREADS, 1, 1)
 
 
 def native(a: np.ndarray) -> np.ndarray:

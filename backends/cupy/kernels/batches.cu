@@ -5,7 +5,8 @@
 // transposes tiles of TILE x TILE elements in shared memory, so that it reads contiguous
 // elements of a sample, VS at a time, and writes contiguous elements of the batch, VT at a time. A
 // row of the tile has one element more than needed, so that its columns, too, are spread over all
-// banks of the memory.
+// banks of the memory. Blocks that run at the same time are neighbours in the batch, which is the
+// larger part of what is moved if the samples are bytes.
 #define TILE 64
 
 // Elements are converted as by NumPy's astype. (Half is not among the types of the samples: it
@@ -17,8 +18,8 @@ __global__ void gather_batch(const S* __restrict__ samples, const i64* __restric
     __shared__ T tile[TILE][TILE + 1];
     const i64 start = first[0];
     const int thread = threadIdx.x, threads = blockDim.x;
-    for (i64 d0 = (i64)blockIdx.x * TILE; d0 < D; d0 += (i64)gridDim.x * TILE)
-        for (int n0 = blockIdx.y * TILE; n0 < N; n0 += gridDim.y * TILE) {
+    for (i64 d0 = (i64)blockIdx.y * TILE; d0 < D; d0 += (i64)gridDim.y * TILE)
+        for (int n0 = blockIdx.x * TILE; n0 < N; n0 += gridDim.x * TILE) {
             const int depth = D - d0 < TILE ? int(D - d0) : TILE,
                       width = N - n0 < TILE ? N - n0 : TILE;
             for (int i = thread; i < TILE * (TILE / VS); i += threads) {
