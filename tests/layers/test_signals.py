@@ -204,8 +204,8 @@ class Recorded:
         return method(*args, **options)
 
     def _shown(self, arg):
-        return ((arg.shape, arg.strides, str(arg.dtype)) if isinstance(arg, np.ndarray)
-                else repr(arg))
+        return ((arg.shape, arg.strides, str(arg.dtype))
+                if isinstance(arg, (np.ndarray, self.twin.xp.ndarray)) else repr(arg))
 
 
 @pytest.mark.parametrize(("signals", "maps"), PAIRS, ids=lambda layer: type(layer).__name__)
@@ -216,8 +216,8 @@ def test_the_kernels_have_the_same_work_as_on_maps_of_one_row(plain_backend, sig
         recorded = Recorded(plain_backend)
         layer = type(layer)(**layer.config()).initialize(shape, backend=recorded.twin)
         recorded.calls.clear()
-        y = layer.forward(normal((*shape, 3), "float32"), mode=xn.TRAIN)
-        layer.backward(normal(y.shape, "float32", seed=1))
+        y = layer.forward(plain_backend.asarray(normal((*shape, 3), "float32")), mode=xn.TRAIN)
+        layer.backward(plain_backend.asarray(normal(y.shape, "float32", seed=1)))
         calls.append(recorded.calls)
     assert calls[0] == calls[1] and calls[0]
 
