@@ -91,7 +91,11 @@ def usable(self: CupyBackend) -> bool:
 def takes(self: CupyBackend, image: Array, W_shape: tuple[int, ...], x_shape: tuple[int, ...],
           window: Window, groups: int) -> bool:
     """Whether the kernels take the products of a convolution of x with filters (F, C/groups, KH,
-    KW), of which x or dy is the image."""
+    KW), of which x or dy is the image.
+
+    The image has to begin at a multiple of 16 bytes. So a view that does not is computed by other
+    kernels, whose results may have other bits.
+    """
     F, C, N = W_shape[0] // groups, W_shape[1], x_shape[3]
     OH, OW = window.output_size(*x_shape[1:3])
     return (math_for(self, image.dtype, "convolution").name == "Tf32"
