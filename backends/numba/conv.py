@@ -12,16 +12,9 @@ import numpy as np
 from xpnet.backends.base import Array
 from xpnet.backends.numba.kernels import convolution, matrix
 from xpnet.backends.numba.kernels.arrays import FLOAT32, ready
+from xpnet.backends.numba.kernels.instructions import DOT_COLUMNS, DOT_ROWS, LANES, ROWS
 from xpnet.backends.numba.kernels.matrix import IN_PLACE
-from xpnet.backends.numba.kernels.micro import (
-    DOT_COLUMNS,
-    DOT_ROWS,
-    FROM_BIAS,
-    FROM_Y,
-    FROM_ZERO,
-    LANES,
-    ROWS,
-)
+from xpnet.backends.numba.kernels.micro import FROM_BIAS, FROM_Y, FROM_ZERO
 from xpnet.backends.numba.pieces import pieces
 from xpnet.backends.numba.taps import Image, Taps, gradient_taps, image_of, taps_of
 from xpnet.backends.numpy.backend import NumpyBackend

@@ -10,15 +10,9 @@ import numpy as np
 from xpnet.backends.base import Array
 from xpnet.backends.numba.kernels import matrix
 from xpnet.backends.numba.kernels.arrays import FLOAT32, ready
+from xpnet.backends.numba.kernels.instructions import DOT_COLUMNS, DOT_ROWS, ROWS
 from xpnet.backends.numba.kernels.matrix import COPIED, IN_PLACE, PANEL, TRANSPOSED
-from xpnet.backends.numba.kernels.micro import (
-    DOT_COLUMNS,
-    DOT_ROWS,
-    FROM_BIAS,
-    FROM_Y,
-    FROM_ZERO,
-    ROWS,
-)
+from xpnet.backends.numba.kernels.micro import FROM_BIAS, FROM_Y, FROM_ZERO
 from xpnet.backends.numba.pieces import pieces
 from xpnet.backends.numba.taps import WAY
 from xpnet.backends.numpy.backend import NumpyBackend

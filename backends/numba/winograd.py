@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from xpnet.backends.base import Array
 from xpnet.backends.numba.kernels import winograd
 from xpnet.backends.numba.kernels.arrays import FLOAT32, ready
-from xpnet.backends.numba.kernels.micro import FROM_BIAS, FROM_ZERO, LANES, VECTOR_BYTES, VECTORS
+from xpnet.backends.numba.kernels.instructions import LANES, VECTOR_BYTES, VECTORS
+from xpnet.backends.numba.kernels.micro import FROM_BIAS, FROM_ZERO
 from xpnet.backends.numba.pieces import TASKS
 from xpnet.backends.window import Window
 

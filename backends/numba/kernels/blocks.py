@@ -15,15 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpnet.backends.numba.kernels.instructions import LANES
 from xpnet.backends.numba.kernels.jit import inline
 from xpnet.backends.numba.kernels.matrix import PANEL, TRANSPOSED, copy_panel, multiply_rows
-from xpnet.backends.numba.kernels.micro import (
-    FROM_Y,
-    FROM_ZERO,
-    LANES,
-    transpose_block,
-    transpose_part,
-)
+from xpnet.backends.numba.kernels.micro import FROM_Y, FROM_ZERO
+from xpnet.backends.numba.kernels.tiles import transpose_block, transpose_part
 
 
 @inline

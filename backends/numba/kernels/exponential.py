@@ -12,8 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from xpnet.backends.numba.kernels.instructions import FLOAT
 from xpnet.backends.numba.kernels.jit import inline
-from xpnet.backends.numba.kernels.micro import FLOAT
 
 # exp of less is rounded to 0: it would be subnormal, and arithmetic on those is slow
 LOWEST = np.float32(-87.336)

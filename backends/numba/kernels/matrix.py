@@ -19,20 +19,17 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from xpnet.backends.numba.kernels.jit import inline, kernel
-from xpnet.backends.numba.kernels.micro import (
+from xpnet.backends.numba.kernels.instructions import (
     DOT_COLUMNS,
     DOT_ROWS,
-    FROM_BIAS,
-    FROM_Y,
     LANES,
     ROWS,
     VECTOR_BYTES,
     VECTORS,
-    dot_block,
-    multiply_block,
-    transpose_block,
 )
+from xpnet.backends.numba.kernels.jit import inline, kernel
+from xpnet.backends.numba.kernels.micro import FROM_BIAS, FROM_Y, dot_block, multiply_block
+from xpnet.backends.numba.kernels.tiles import transpose_block
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
 DEPTH = 576                     # values of k whose weights remain in the cache for all runs

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from xpnet.backends.numba.kernels.micro import I64, LANES, VECTOR, ZEROS, Emitter, const
+from xpnet.backends.numba.kernels.instructions import I64, LANES, VECTOR, ZEROS, Emitter, const
 
 PARTS = 32      # at least two vectors on every processor, so that additions overlap
 VECTORS = PARTS // LANES

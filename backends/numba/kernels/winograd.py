@@ -16,18 +16,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from xpnet.backends.numba.kernels.instructions import LANES, ROWS, VECTOR_BYTES, VECTORS
 from xpnet.backends.numba.kernels.jit import inline, kernel
 from xpnet.backends.numba.kernels.matrix import multiply_rows, panel_of
-from xpnet.backends.numba.kernels.micro import (
-    FROM_Y,
-    FROM_ZERO,
-    LANES,
-    ROWS,
-    VECTOR_BYTES,
-    VECTORS,
-    tile_transform,
-    transpose_block,
-)
+from xpnet.backends.numba.kernels.micro import FROM_Y, FROM_ZERO
+from xpnet.backends.numba.kernels.tiles import tile_transform, transpose_block
 
 BT = {2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
       4: ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),

@@ -19,7 +19,7 @@ from llvmlite.binding import get_host_cpu_features  # noqa: E402 - only where Nu
 from numba import prange  # noqa: E402
 from numba.core import config  # noqa: E402
 
-from xpnet.backends.numba.kernels import jit, kept, micro  # noqa: E402
+from xpnet.backends.numba.kernels import instructions, jit, kept  # noqa: E402
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -31,9 +31,9 @@ from parity import agree, run
 from parity_cases import CASES
 from xpnet.backends import Backend
 from xpnet.backends.numba.backend import NumbaBackend
-from xpnet.backends.numba.kernels import micro
+from xpnet.backends.numba.kernels import instructions
 
-assert micro.ISA is micro.{name}, micro.ISA
+assert instructions.ISA is instructions.{name}, instructions.ISA
 backend, count = NumbaBackend(), 0
 for case in CASES + LARGE:
     if case.method in {methods} and "float64" not in str(case):
@@ -71,7 +71,7 @@ def test_products_and_convolutions_with_128_bits():
 def test_block_sizes_follow_from_the_instruction_set(
         features: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "CPU_FEATURES", features)
-    assert micro.instruction_set().name == name
+    assert instructions.instruction_set().name == name
 
 
 # --- on disk --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from xpnet.backends.numba import product as numba_product  # noqa: E402
 from xpnet.backends.numba import winograd as numba_winograd  # noqa: E402
 from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
 from xpnet.backends.numba.kernels import convolution, matrix, normalization, winograd  # noqa: E402
-from xpnet.backends.numba.kernels.micro import LANES, ROWS  # noqa: E402
+from xpnet.backends.numba.kernels.instructions import LANES, ROWS  # noqa: E402
 from xpnet.backends.numba.pool import window_tables  # noqa: E402
 from xpnet.backends.numpy.backend import NumpyBackend  # noqa: E402
 

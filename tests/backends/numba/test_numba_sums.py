@@ -86,9 +86,9 @@ def test_rows_of_another_type_or_with_gaps_are_refused():
 def test_vectors_of_128_bits_give_the_same_bits():
     run_script("""
 from tests.backends.numba.test_numba_sums import SIZES, check
-from xpnet.backends.numba.kernels import micro
+from xpnet.backends.numba.kernels import instructions
 
-assert micro.ISA is micro.OTHER
+assert instructions.ISA is instructions.OTHER
 for n in SIZES:
     check(n)
 """, NUMBA_CPU_NAME="generic")

@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason="Numba is not installed")
 
 from xpnet.backends import Backend, Window  # noqa: E402 - only where Numba is installed
 from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
-from xpnet.backends.numba.kernels.micro import LANES  # noqa: E402
+from xpnet.backends.numba.kernels.instructions import LANES  # noqa: E402
 
 BACKEND, BASE = NumbaBackend(), Backend()
 BOUND = {2: 2e-6, 4: 2e-5}              # ||error|| / ||y||
