@@ -2,8 +2,9 @@
 
 A backend has the array module `xp` and the operations that array modules lack or are slow at. The
 methods here are the definition: short, with the formula visible, correct on any array module. Those
-of convolution, pooling, batch norm and recurrent layers are functions in reference/. A subclass
-overrides what can be faster on its machine, and must agree with these methods.
+of matrix products, convolution, pooling, batch norm and recurrent layers are functions in
+reference/. A subclass overrides what can be faster on its machine, and must agree with these
+methods.
 
 Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters
 (F, C/groups, KH, KW). No method writes into its inputs. The caller owns what a method returns,
@@ -23,7 +24,7 @@ import numpy as np
 
 from xpnet.backends import activations
 from xpnet.backends.feed import Collector, Feed
-from xpnet.backends.reference import conv, normalization, pool, recurrent
+from xpnet.backends.reference import conv, normalization, pool, product, recurrent
 from xpnet.backends.rules import rule_for
 from xpnet.backends.window import Window
 
@@ -33,9 +34,6 @@ Array = Any
 def weighed(xp: Any, weight: Array, value: Array) -> Array:
     """weight * value, where 0 times anything is 0, also 0 times an infinity or a NaN."""
     return weight * xp.where(weight != 0, value, 0.0)
-
-
-ONE_HOT = 1 << 24           # elements of the largest one-hot matrix
 
 
 class Backend:
@@ -159,54 +157,9 @@ class Backend:
 
     # --- matrices ---------------------------------------------------------------------------------
 
-    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False,
-             bias: Array | None = None, activation: str | None = None, out: Array | None = None,
-             accumulate: bool = False) -> Array:
-        """A matrix product, y = f(op(a) op(b) + bias).
-
-        Args:
-            a, b: op(a) is (M, K), op(b) is (K, N), where op transposes if trans_a or trans_b.
-            bias: (M,), or None.
-            activation: the name of f, or None.
-            out: an array (M, N) for the result; None for a new one.
-            accumulate: whether to add to `out` instead: out += y.
-        """
-        product = self.xp.matmul(a.T if trans_a else a, b.T if trans_b else b)
-        if bias is not None:
-            product += bias[:, None]
-        if activation is not None:
-            product = self.activate(product, activation)
-        return self.store(product, out, accumulate)
-
-    def products(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False
-                 ) -> Array:
-        """G matrix products, y[g] = op(a[g]) op(b[g]).
-
-        Args:
-            a, b: (G, ., .); op(a[g]) is (M, K), op(b[g]) is (K, N), where op transposes if trans_a
-                or trans_b. y (G, M, N).
-        """
-        return self.xp.matmul(a.transpose(0, 2, 1) if trans_a else a,
-                              b.transpose(0, 2, 1) if trans_b else b)
-
-    def sums_by_token(self, dy: Array, tokens: Array, *, out: Array, accumulate: bool = False
-                      ) -> None:
-        """out[v] = the sum of the columns dy[:, p] with tokens[p] = v, the gradient of rows that
-        were selected by tokens; added to `out` with accumulate.
-
-        It is the product of one-hot rows with dy^T, some tokens at a time: nothing is scattered.
-
-        Args:
-            dy: (D, P).
-            tokens: (P,) int64, from 0 to V - 1.
-            out: (V, D).
-        """
-        rows = max(1, ONE_HOT // len(tokens))
-        for start in range(0, len(out), rows):
-            some = self.xp.arange(start, min(start + rows, len(out)))
-            one_hot = (some[:, None] == tokens).astype(dy.dtype)            # (rows, P)
-            self.gemm(one_hot, dy, trans_b=True, out=out[start:start + rows],
-                      accumulate=accumulate)
+    gemm = product.gemm
+    products = product.products
+    sums_by_token = product.sums_by_token
 
     def store(self, value: Array, out: Array | None, accumulate: bool = False) -> Array:
         """`value` itself if `out` is None; else out = value, or out += value with accumulate."""
