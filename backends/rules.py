@@ -97,14 +97,9 @@ def adam(xp: Any, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed:
 def adamw(xp: Any, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed: int) -> None:
     """w -= lr decay w, then a step of adam without decay. Loshchilov and Hutter 2019, algorithm
     2."""
-    lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
-    new1, new2 = (1 - hyper[1:3]).astype(w.dtype)
+    lr, _, _, _, decay, _, _ = hyper.astype(w.dtype)
     w[:decayed] -= lr * decay * w[:decayed]
-    m *= b1
-    m += new1 * g
-    v *= b2
-    v += new2 * g * g
-    w -= lr / c1 * m / (xp.sqrt(v / c2) + eps)
+    adam(xp, w, g, m, v, hyper, 0)
 
 
 def amsgrad(xp: Any, w: Array, g: Array, m: Array, v: Array, top: Array, hyper: Array,
