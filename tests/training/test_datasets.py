@@ -80,9 +80,9 @@ AUGMENT = [xn.RandomCrop(2), xn.RandomFlip(), xn.ColorJitter(0.2)]
 
 def first_batches(net, data, augment, size=6, loss="cross_entropy"):
     """The batches of an epoch in a fixed order, as (x, target), and the order."""
-    from xpnet.training.datasets import samples_of
-    batches = Batches(net, samples_of(net, data, goals(net, loss, None, "fit"), "fit", augment),
-                      size)
+    from xpnet.training.datasets import checked_dataset
+    aims = goals(net, loss, None, "fit")
+    batches = Batches(net, checked_dataset(net, data, aims, "fit", augment), size)
     order = np.random.default_rng(3).permutation(len(data))
     batches.arrange(order)
     return [batches.get(number) for number in range(len(batches))], order

@@ -16,7 +16,7 @@ from xpnet.layer import Array
 from xpnet.losses import Loss
 from xpnet.node import Node
 from xpnet.ragged import expect_no_lengths, filled
-from xpnet.training.datasets import MixedTargets, SampleFeed, Samples, is_dataset, samples_of
+from xpnet.training.datasets import MixedTargets, SampleFeed, Samples, checked_dataset, is_dataset
 from xpnet.training.goals import Goal
 
 Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
@@ -150,7 +150,7 @@ def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str, l
         if y is not None:
             raise ValueError(f"{who}: expected no y with a data set, which has its own targets. "
                              f"Received: {type(y).__name__}.")
-        return samples_of(net, x, goals, who)
+        return checked_dataset(net, x, goals, who)
     xs = finite_samples(net, x, who, lengths)
     targets = []
     steps = steps_of(net, xs, [goal.node for goal in goals])

@@ -254,8 +254,8 @@ class MixedFeed(Feed):
         return self.backend.store(self.backend.asarray(target, self.dtype), out)
 
 
-def samples_of(net: Graph, data: Any, goals: Sequence[Goal], who: str, augment: Any = ()
-               ) -> list[Any]:
+def checked_dataset(net: Graph, data: Any, goals: Sequence[Goal], who: str, augment: Any = ()
+                    ) -> list[Any]:
     """A Dataset as inputs and targets, in the place of the arrays that `check_samples` returns."""
     samples = Samples(net, data, augment, who)
     if len(goals) != 1:

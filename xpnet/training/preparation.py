@@ -11,7 +11,7 @@ from xpnet.checks import expect_share, is_number
 from xpnet.graph import Graph
 from xpnet.training.batches import check_samples, check_weights
 from xpnet.training.classes import class_factors
-from xpnet.training.datasets import MixedTargets, checked_augment, is_dataset, samples_of
+from xpnet.training.datasets import MixedTargets, checked_augment, checked_dataset, is_dataset
 from xpnet.training.goals import Goal
 
 
@@ -41,7 +41,7 @@ def prepared(net: Graph, x: Any, y: Any, aims: Sequence[Goal], *, lengths: Any, 
         share = None
     elif validation is None and is_dataset(x):
         validation = x.validation
-    arrays = (samples_of(net, x, aims, "fit", changes) if changes and y is None
+    arrays = (checked_dataset(net, x, aims, "fit", changes) if changes and y is None
               else check_samples(net, x, y, aims, "fit", lengths))
     where = held_out = None
     if share is not None:
