@@ -112,7 +112,7 @@ class Loggy(NamedActivation):
     Y^2) / 2.
 
     It is computed as tanh(X / 2), which is equal, because exp(-X) would overflow. dX is computed as
-    dY 2 t / (1 + t)^2 with t = exp(-|X|), which is accurate even if Y is rounded to 1. darknet and
+    dY 2 t / (1 + t)^2 with t = exp(-|X|), which is accurate even if Y is rounded to 1. Darknet and
     NumPyNet have it.
     """
 

@@ -20,7 +20,7 @@ class ReLU(NamedActivation):
 class LeakyReLU(Activation):
     """Leaky rectified linear unit: Y = X where X > 0, else slope X (Maas et al. 2013).
 
-    dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and darknet's slope is 0.1.
+    dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and Darknet's slope is 0.1.
     """
 
     kind = "leaky_relu"
@@ -41,7 +41,7 @@ class Ramp(NamedActivation):
     """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1
     dY.
 
-    This is the ramp of darknet, and what NumPyNet's code computes. NumPyNet's table prints X^2 +
+    This is the ramp of Darknet, and what NumPyNet's code computes. NumPyNet's table prints X^2 +
     0.1 X^2 and 0 instead, and f + 1 and f as their derivatives, which they are not.
     """
 
