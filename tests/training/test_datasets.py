@@ -15,6 +15,7 @@ import xpnet as xn
 from xpnet.augment.draws import Draws
 from xpnet.data import Dataset
 from xpnet.training.batches import Batches
+from xpnet.training.datasets import MixedTargets
 from xpnet.training.goals import goals
 
 rng = np.random.default_rng(0)
@@ -115,6 +116,15 @@ def test_targets_are_mixed_as_the_images_are(mixing):
     expected = share * one_hot[:, order] + (1 - share) * one_hot[:, partners]
     assert target.dtype == np.float32 and np.abs(target - expected).max() < 1e-6
     assert np.abs(target.sum(axis=0) - 1).max() < 1e-6
+
+
+def test_the_fingerprint_of_mixed_labels_is_that_of_labels_at_the_end_too():
+    """A resumed training compares it."""
+    changed = LABELS.copy()
+    changed[-1] = (changed[-1] + 1) % 4
+    one, same, other = (MixedTargets(labels, 4, np.float32).fingerprint()
+                        for labels in (LABELS, LABELS.copy(), changed))
+    assert one == same != other
 
 
 @pytest.mark.parametrize("mixing", [[], [xn.MixUp()]])

@@ -17,6 +17,7 @@ from xpnet.checks import shown
 from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.training.goals import Goal
+from xpnet.training.same import fingerprint
 
 MOST_SHOWN = 8          # numbers of samples that an error names
 
@@ -235,7 +236,7 @@ class MixedTargets:
         return MixedFeed(backend, self, dtype)
 
     def fingerprint(self) -> str:
-        return f"mixed {self.labels.tobytes()!r:.100}"
+        return f"mixed {fingerprint(self.labels)}"
 
 
 class MixedFeed(Feed):
