@@ -105,8 +105,8 @@ def test_training_needs_one_number(reduce):
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     more = {"optimizer": xn.SGD(0.1)} if reduce == "fit" else {}
     with pytest.raises(ValueError,
-                       match="MeanSquaredError: expected reduction 'mean', 'batch' or 'sum', for "
-                             "training and evaluation. Received: reduction='none'"):
+                       match="MeanSquaredError: expected reduction 'mean', 'batchmean' or 'sum', "
+                             "for training and evaluation. Received: reduction='none'"):
         getattr(net, reduce)(np.zeros((4, 3)), np.zeros((4, 2)),
                              loss=xn.MeanSquaredError(reduction="none"), **more)
 

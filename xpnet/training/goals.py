@@ -86,8 +86,8 @@ def loss_input(output: Node, loss: Loss) -> tuple[Node, Loss]:
     too, it is what this layer reads.
     """
     if loss.reduction == "none":
-        raise ValueError(f"{loss.who}: expected reduction 'mean', 'batch' or 'sum', for training "
-                         "and evaluation. Received: reduction='none'.")
+        raise ValueError(f"{loss.who}: expected reduction 'mean', 'batchmean' or 'sum', for "
+                         "training and evaluation. Received: reduction='none'.")
     last, own = output.layer, loss.takes_logits
     sigmoid = getattr(last, "activation", None) in ("sigmoid", "logistic")
     if loss.of_logits is not None and sigmoid and isinstance(last, Activation):
