@@ -13,7 +13,7 @@ from xpnet.layers.resize import ConstantPad2d, Crop2d
 from xpnet.layers.shape import Permute, PixelShuffle
 from xpnet.layers.softmax import OverAxis
 from xpnet.layers.subsampling import SkipSampling2d
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 
 WHO = "receptive_field"
 Span = tuple[int, int]      # the first row or column, and the one after the last
@@ -83,8 +83,7 @@ def _around(a: tuple[Span, Span], b: tuple[Span, Span]) -> tuple[Span, Span]:
 
 def _read(node: Node, parent: Node, field: tuple[Span, Span]) -> tuple[Span, Span]:
     """The rows and columns of a parent that those of a node depend on."""
-    layer = node.layer
-    assert layer is not None
+    layer = layer_of(node)
     if len(parent.shape) != 3:
         return (0, 1), (0, 1)
     sizes = parent.shape[1], parent.shape[2]

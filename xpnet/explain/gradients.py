@@ -8,7 +8,7 @@ import numpy as np
 
 from xpnet.checks import expect_instance
 from xpnet.graph import Graph
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.training.gradients import input_gradient
 
 WHO = "gradient_sizes"
@@ -49,8 +49,7 @@ def gradient_sizes(net: Graph, x: Any, target: Any, *, loss: Any = None) -> list
 
     def hook(node: Node, backward: Any, dys: Any) -> Any:
         dxs = backward(*dys)
-        layer = node.layer
-        assert layer is not None
+        layer = layer_of(node)
         grads = [p.grad for p in layer.parameters]
         found[node] = GradientSize(node.name, _size(net, dys), _size(net, grads) if grads else None)
         return dxs

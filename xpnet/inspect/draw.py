@@ -18,7 +18,7 @@ from xpnet.inspect.layout import Layout, lay_out
 from xpnet.inspect.summary import rows
 from xpnet.io.files import name_of, write_atomically
 from xpnet.layer import Layer
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 
 BOX, GAP = 40, 30               # heights of a row of boxes, and of the space below it
 ASIDE, LANE = 26, 16            # between two boxes, and the width of a line beside a box
@@ -119,8 +119,7 @@ def boxes_of(net: Graph) -> list[Box]:
              for node in net.in_nodes]
     number = {node: k for k, node in enumerate((*net.in_nodes, *net.nodes))}
     for node, row in zip(net.nodes, rows(net), strict=True):
-        layer = node.layer
-        assert layer is not None
+        layer = layer_of(node)
         note = ""
         if layer.parameters:
             note = "shared" if node.use > 1 else f"{row.parameters:,} parameters"

@@ -15,7 +15,7 @@ from xpnet.graph import Graph
 from xpnet.inspect.counting import changed
 from xpnet.inspect.speed import product_speed, timed
 from xpnet.layer import TRAIN, Array
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.passes import Hook
 from xpnet.tables import html_table, table
 
@@ -116,8 +116,7 @@ def profile(net: Graph, x: Any, *, steps: int = 10) -> Profile:
         def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
             results: list[Any] = []
             times[node, side].append(timed(backend, lambda: results.append(compute(*arrays))))
-            assert node.layer is not None
-            needs_dx[node] = node.layer.needs_dx
+            needs_dx[node] = layer_of(node).needs_dx
             return results.pop()
         return hook
 
@@ -145,8 +144,7 @@ def profile(net: Graph, x: Any, *, steps: int = 10) -> Profile:
 
 
 def _row(net: Graph, node: Node, N: int, forward: float, backward: float, needs_dx: bool) -> Row:
-    layer = node.layer
-    assert layer is not None
+    layer = layer_of(node)
     inputs = sum(math.prod(parent.shape) for parent in node.parents) * N
     output = math.prod(node.shape) * N
     parameters = sum(p.size for p in layer.parameters)

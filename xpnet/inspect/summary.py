@@ -9,7 +9,7 @@ from fractions import Fraction
 from xpnet.backends.window import POINTS
 from xpnet.graph import Graph
 from xpnet.layer import Layer
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.tables import html_table
 from xpnet.tables import table as columns
 
@@ -43,8 +43,7 @@ def rows(net: Graph) -> list[Row]:
         node: [point] * 2 if len(node.shape) > 1 else None for node in net.in_nodes}
     table, counted = [], set[Layer]()
     for node in net.nodes:
-        layer = node.layer
-        assert layer is not None
+        layer = layer_of(node)
         below = [fields[parent] for parent in node.parents]
         fields[node] = None
         if (all(below) and not layer.sees_all

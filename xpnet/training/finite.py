@@ -13,7 +13,7 @@ from xpnet.checks import Checked
 from xpnet.graph import Graph
 from xpnet.history import Divergence
 from xpnet.layer import TRAIN, Array, Exchanging
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.passes import Hook, backward_pass, forward_pass, result_of
 from xpnet.training.batches import Batch
 from xpnet.training.callbacks import Callback, Run
@@ -176,9 +176,8 @@ def _passes(net: Graph, goals: tuple[Goal, ...], batch: Batch, places: list[Plac
         def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
             result = compute(*arrays)
             values = result if isinstance(result, tuple) else (result,)
-            assert node.layer is not None
             if side == "backward":
-                values += tuple(p.grad for p in node.layer.parameters)
+                values += tuple(p.grad for p in layer_of(node).parameters)
             look(f"in the {side} pass of {node.name}", node.name, *values)
             return result
         return hook

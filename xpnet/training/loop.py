@@ -80,8 +80,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
         y: targets; for several outputs a list or dict, as the outputs are; None for a Dataset.
         lengths: numbers of steps (N,), 1 to T, of padded samples (N, D, T) of an Input with
             lengths; for several of these a list or dict. Without it x is a list of arrays (D, T_i),
-            and targets of steps may be a list, too. Values beyond the end of a
-            sample have no effect on loss, gradients and accuracy.
+            and targets of steps may be a list, too. Values beyond the end of a sample have no
+            effect on loss, gradients and accuracy.
         loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy", which is the
             default for a Dataset with labels; for several outputs also a list or dict.
         optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a

@@ -14,7 +14,7 @@ import numpy as np
 from xpnet.checks import different_facts, listed_differences
 from xpnet.graph import Graph
 from xpnet.layer import Array
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.parallel.overlap import PieceByPiece, pieces_of
 from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.sums import Branch, Sums
@@ -230,8 +230,7 @@ class ShardedStep:
         def moved(place: Sums) -> Hook:
             def hook(node: Node, backward: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
                 found = backward(*arrays)
-                assert node.layer is not None
-                for p in node.layer.parameters:
+                for p in layer_of(node).parameters:
                     place.values[offsets[p]:offsets[p] + p.size] += p.grad.reshape(-1)
                     p.grad.fill(0)
                 return found

@@ -21,7 +21,7 @@ from xpnet.layers import (
     TrueConv2d,
 )
 from xpnet.layers.normalization import BatchNorm
-from xpnet.node import Node
+from xpnet.node import Node, layer_of
 from xpnet.transform.transfer import copied
 
 Arrays = dict[str, np.ndarray]
@@ -50,8 +50,7 @@ def fold_batch_norm(net: Graph) -> Graph:
     folded, copies = set(folds.values()), dict[Layer, Layer]()
 
     def make(node: Node, parents: tuple[Node, ...]) -> Node:
-        layer = node.layer
-        assert layer is not None
+        layer = layer_of(node)
         if node in folded:
             return parents[0]
         if layer not in copies:
@@ -99,8 +98,8 @@ def _takes(layer: Layer | None) -> bool:
 @np.errstate(under="ignore")
 def _folded(node: Node, after: Node, arrays: Arrays) -> Arrays:
     """The layer's arrays with the batch norm in them, computed in float64."""
-    layer, norm = node.layer, after.layer
-    assert layer is not None and isinstance(norm, BatchNorm)
+    layer, norm = layer_of(node), after.layer
+    assert isinstance(norm, BatchNorm)
     gamma, beta, mean, var = (arrays[f"{after.layer_name}.{name}"].astype(np.float64)
                               for name in ("gamma", "beta", "mean", "var"))
     scale = gamma / np.sqrt(var + norm.eps)

@@ -10,7 +10,7 @@ import numpy as np
 from xpnet.checks import expect_flag
 from xpnet.graph import Graph, chain, renewed
 from xpnet.layer import Layer
-from xpnet.node import Node, topological
+from xpnet.node import Node, layer_of, topological
 from xpnet.ports import Ports
 
 
@@ -20,8 +20,7 @@ def copied(node: Node, changes: Mapping[str, Any] | None = None) -> Layer:
     Args:
         changes: arguments of the constructor that differ.
     """
-    layer = node.layer
-    assert layer is not None
+    layer = layer_of(node)
     new = type(layer)(**layer.config() | dict(changes or {}))
     new.name, new.trainable, new.lr_scale = node.layer_name, layer.trainable, layer.lr_scale
     return new
