@@ -79,6 +79,8 @@ class Graph:
     """
 
     who = "Network"
+    kind = "network"                    # the automatic names of parts are kind1, kind2, ...
+    name: str | None = None             # as a part of another network
     backend: Backend
     xp: Any
     buffers: Buffers
@@ -108,6 +110,7 @@ class Graph:
         expect_all_inputs(self.who, self.ins, nodes, companions)
         self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(layer_of(node) for node in self.nodes))
         self.owner: Graph | None = None     # the network that this one is a part of
+        self.calls = 0                      # how often this one was used as a part
         self.epochs = 0                     # trained so far; keys the order in which fit shuffles
         self.step: Any = None               # the last training step, see TrainStep
         self.trained = Trained() if trained is None else trained
@@ -193,6 +196,36 @@ class Graph:
             new[node] = make(node, tuple(new[parent] for parent in node.parents))
         return (self.ins.pack([new[node] for node in self.ins.nodes]),
                 self.outs.pack([new[node] for node in self.outs.nodes]))
+
+    def as_part(self, nodes: Sequence[Node]) -> Any:
+        """The nodes of the outputs when the graph is a part of another one, where `nodes` are in
+        the place of its inputs."""
+        names = Names.of(nodes)
+        if len(nodes) != len(self.ins) or any(
+                node.shape != own.shape for node, own in zip(nodes, self.ins.nodes, strict=True)):
+            raise ValueError(f"{self.who}: expected inputs of shapes "
+                             f"{[node.shape for node in self.ins.nodes]}. Received: "
+                             f"{[node.shape for node in nodes]}.")
+        for node, own in zip(nodes, self.ins.nodes, strict=True):
+            if (node.lengths is None) is not (own.lengths is None):
+                raise ValueError(f"{self.who}: expected lengths exactly where the part's own Input "
+                                 f"has lengths=True. Received: {node!r} for {own.name}.")
+        if self.name is None:
+            names.give(self)
+        uses = {layer: layer.uses for layer in self.layers}
+        first = not self.calls
+        self.calls += 1
+        new = dict(zip(self.ins.nodes, nodes, strict=True))
+        new |= {own.lengths: node.lengths for node, own in zip(nodes, self.ins.nodes, strict=True)
+                if node.lengths is not None and own.lengths is not None}
+        for node in self.nodes:
+            layer = layer_of(node)
+            use = node.use if first else uses[layer] + node.use
+            layer.uses = max(layer.uses, use)
+            new[node] = Node(layer, tuple(new[parent] for parent in node.parents), node.shape,
+                             names, use, (self, *node.inside),
+                             lengths=None if node.lengths is None else new[node.lengths])
+        return self.outs.pack([new[node] for node in self.outs.nodes])
 
     def node(self, name: str) -> Node:
         """The node called `name`; ValueError for another name."""

@@ -29,7 +29,7 @@ from xpnet.io.onnx.export import export
 from xpnet.io.public import Face
 from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
-from xpnet.node import Names, Node
+from xpnet.node import Node
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 from xpnet.stored import StoredGraph
@@ -128,38 +128,6 @@ class Network(StoredGraph):
         self.move(get_backend(backend))
         return self
 
-    # --- a part of another network ----------------------------------------------------------------
-
-    def _within(self, nodes: Sequence[Node]) -> Any:
-        """The outputs' nodes, for the nodes of another network in the place of the inputs."""
-        names = Names.of(nodes)
-        if len(nodes) != len(self.ins) or any(
-                node.shape != own.shape for node, own in zip(nodes, self.ins.nodes, strict=True)):
-            raise ValueError(f"{self.who}: expected inputs of shapes "
-                             f"{[node.shape for node in self.ins.nodes]}. Received: "
-                             f"{[node.shape for node in nodes]}.")
-        for node, own in zip(nodes, self.ins.nodes, strict=True):
-            if (node.lengths is None) is not (own.lengths is None):
-                raise ValueError(f"{self.who}: expected lengths exactly where the part's own Input "
-                                 f"has lengths=True. Received: {node!r} for {own.name}.")
-        if self.name is None:
-            names.give(self)
-        uses = {layer: layer.uses for layer in self.layers}
-        first = not vars(self).get("calls", 0)
-        self.calls = vars(self).get("calls", 0) + 1
-        new = dict(zip(self.ins.nodes, nodes, strict=True))
-        new |= {own.lengths: node.lengths for node, own in zip(nodes, self.ins.nodes, strict=True)
-                if node.lengths is not None and own.lengths is not None}
-        for node in self.nodes:
-            layer = node.layer
-            assert layer is not None
-            use = node.use if first else uses[layer] + node.use
-            layer.uses = max(layer.uses, use)
-            new[node] = Node(layer, tuple(new[parent] for parent in node.parents), node.shape,
-                             names, use, (self, *node.inside),
-                             lengths=None if node.lengths is None else new[node.lengths])
-        return self.outs.pack([new[node] for node in self.outs.nodes])
-
     # --- batch-last -------------------------------------------------------------------------------
 
     def forward(self, x: Any, mode: str = PREDICT, *, lengths: Any = None) -> Any:
@@ -203,7 +171,7 @@ class Network(StoredGraph):
         """
         nodes = [*x.values()] if isinstance(x, Mapping) else x if isinstance(x, list) else [x]
         if nodes and all(isinstance(node, Node) for node in nodes):
-            return self._within([*nodes, *more])
+            return self.as_part([*nodes, *more])
         if more:
             raise TypeError(f"{self.who}: expected arrays for all inputs in x. Received: "
                             f"{len(more) + 1} arguments.")

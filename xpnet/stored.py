@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 class StoredGraph(TrainedFacts, Graph):
     """What networks inherit: saving, loading, pickling and copying."""
 
-    name: str | None
     _own: frozenset[str]        # names of the attributes that __init__ made
 
     @classmethod
@@ -36,7 +35,7 @@ class StoredGraph(TrainedFacts, Graph):
         return net
 
     def _finish(self) -> None:
-        self._own = frozenset(vars(self)) | {"_own", "calls", "name"}
+        self._own = frozenset(vars(self)) | {"_own", "name"}
 
     def save(self, path: str | Path) -> None:
         """Write architecture, parameters, state, and what is known of the training, to a
