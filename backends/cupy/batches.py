@@ -23,7 +23,7 @@ SOURCES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
                                      np.dtype(np.float64): "double"}
 TARGETS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 LABELS = np.dtype(np.int64)
-TILE = 64                               # as in batches.cu
+TILE = cuda_launch.constant("batches", "TILE")
 VALUES = np.dtype([("at", np.float64, 8)])      # the argument `Values values`
 
 SHARE = 0.25  # of the free memory: larger arrays of samples stay on the host

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-STRIP = 4               # output rows of a thread, as in depthwise.cu
-TILE = 3, 4             # rows and columns of a tile of taps: HIGH and AHEAD
+STRIP = cuda_launch.constant("depthwise", "STRIP")       # output rows of a thread
+# rows and columns of a tile of taps
+TILE = cuda_launch.constant("depthwise", "HIGH"), cuda_launch.constant("taps", "AHEAD")
 MOST_FILTERS = 4        # of a channel: with more, the tiles of a product have enough rows
 
 

@@ -85,6 +85,14 @@ def curves() -> tuple[str, ...]:
     return tuple(name.lower() for name in dict.fromkeys(re.findall(r"\bcase (\w+):", text)))
 
 
+def constant(file: str, name: str) -> int:
+    """The number that a file of kernels gives this name, for code here that needs the same one."""
+    text = (FOLDER / f"{file}.cu").read_text(encoding="utf-8")
+    number, = re.findall(rf"^(?:#define {name} +|.*constexpr int {name} = )(\d+)", text,
+                         re.MULTILINE)
+    return int(number)
+
+
 def types_and_widths() -> list[tuple[str, int]]:
     """Name and vector width of every instantiation over the element types: ("__half", 1) ..
     ("double", 2)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.cupy.launch import REMEMBERED, WINDOW, struct
+from xpnet.backends.cupy.launch import REMEMBERED, WINDOW, constant, struct
 
 # Orders of operands as in tiles.cu, and their combinations that are used: (order of A, order of B,
 # whether B is an image).
@@ -35,7 +35,7 @@ IMAGE = np.dtype([("window", WINDOW), *((f"by_{name}", DIVISOR) for name in DIVI
 SHORTEST = 8                # steps along k: splits are not shorter
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of the struct Place in tiles.cu
-BATCH = 32                  # positions that are computed together; as in product.cu
+BATCH = constant("product", "BATCH")         # positions that are computed together
 
 # The one entry of a table that is not a plan: cuBLAS, for products of plain matrices.
 CUBLAS = "cublas"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 CAPABILITY, COMPILER = 90, (13, 0)      # of the GPU; the oldest NVRTC that was tried
-LANES, TILE_K = 32, 32                  # samples in a line of a tile; indices k in a step
+LANES = cuda_launch.constant("warpgroups", "LANES")      # samples in a line of a tile
+TILE_K = 32                             # indices k in a step
 FEWEST = 16                             # channels: with fewer, more than half of a tile is zeros
 WORTH = 1 << 24                         # multiply-adds from which on the kernels are used
 MOST_SPLITS = 64
@@ -69,7 +70,7 @@ class Gradient(NamedTuple):
 
 CONVOLUTION = (Tile(128, 256, 4, 1, 150e6), Tile(128, 128, 6, 1, 137e6), Tile(64, 128, 4, 2, 95e6))
 NARROW, BROAD = Gradient(64, 3, 3, 2), Gradient(128, 4, 4, 1)
-BOX = 64                                # channels, in a filter gradient
+BOX = cuda_launch.constant("warpgroups", "BOX")          # channels, in a filter gradient
 RATE = 140e6                            # multiply-adds per microsecond of filter gradients
 
 

@@ -6,7 +6,7 @@
 // empty. Here a thread computes V samples of some pixels, and a tap costs V multiply-adds. All
 // threads of a warp read the same weight at the same time, in one access to the L1 cache.
 
-#define STRIP 4     // output rows of a thread: STRIP in depthwise.py
+#define STRIP 4     // output rows of a thread
 #define HIGH 3      // rows of a tile of taps; it is AHEAD wide
 // The columns of a row that one block goes through alone.
 #define WHOLE_ROW(ox, OW) for (int ox = threadIdx.y; ox < (OW); ox += blockDim.y)
