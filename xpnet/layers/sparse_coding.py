@@ -65,6 +65,10 @@ class DeconvolutionalNetwork2d(Layer):
         lam: weight of the reconstruction.
         betas: numbers that do not fall; larger ones pull z and x together.
         iterations: conjugate-gradient steps for each beta.
+
+    Raises:
+        ValueError: connectivity does not have `maps` rows of zeros and ones with a one in each, or
+            its rows do not have the channels of the input; or betas fall.
     """
 
     kind = "deconv"

@@ -98,15 +98,16 @@ class AnchorLoss(DetectionLoss):
     # --- the terms, which a subclass writes -------------------------------------------------------
 
     def centre(self, xp: Any, z: Array, t: Array) -> tuple[Array, Array]:
-        """The cost of a centre that is off, and its derivative by z."""
+        """The cost of a centre that is off, and its derivative with respect to z."""
         raise NotImplementedError
 
     def confidence(self, xp: Any, z: Array, t: Any) -> tuple[Array, Array]:
-        """The cost of a confidence s(z) that should be t, and its derivative by z."""
+        """The cost of a confidence s(z) that should be t, and its derivative with respect to z."""
         raise NotImplementedError
 
     def of_classes(self, xp: Any, z: Array, t: Array) -> tuple[Array, Array]:
-        """The costs of the classes (B, K or 1, ...), and the derivative by z (B, K, ...)."""
+        """The costs of the classes (B, K or 1, ...), and the derivative with respect to z
+        (B, K, ...)."""
         raise NotImplementedError
 
     def probabilities(self, xp: Any, z: Array) -> Array:

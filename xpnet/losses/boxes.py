@@ -31,10 +31,10 @@ class BoxIoU(Loss):
         "ciou"  CIoU = DIoU - alpha v               also compares the proportions
 
     v = 4 / pi^2 (arctan(w_b / h_b) - arctan(w_a / h_a))^2, alpha = v / (1 - IoU + v), which counts
-    as a constant in the gradient. With d' for the derivative by a coordinate of a: dIoU = (I' - IoU
-    U') / U, d(GIoU) = dIoU + U' / C - U C' / C^2. If an edge of a is also an edge of b, the
-    derivative is the mean of those on both sides. A box with x2 < x1 or y2 < y1 counts as empty. If
-    the union is empty, IoU is 0.
+    as a constant in the gradient. With ' for the derivative with respect to a coordinate of a:
+    IoU' = (I' - IoU U') / U, GIoU' = IoU' + U' / C - U C' / C^2. If an edge of a is also an edge of
+    b, the derivative is the mean of those on both sides. A box with x2 < x1 or y2 < y1 counts as
+    empty. If the union is empty, IoU is 0.
 
     Args:
         kind: "iou", "giou", "diou" or "ciou".
@@ -60,8 +60,8 @@ class BoxIoU(Loss):
 
 
 class _Axis:
-    """Intervals from low to high of two boxes along one axis, and derivatives by the low and the
-    high end of the first."""
+    """Intervals from low to high of two boxes along one axis, and derivatives with respect to the
+    low and the high end of the first."""
 
     def __init__(self, xp: Any, low: Array, high: Array, goal_low: Array, goal_high: Array) -> None:
         self.size, self.goal = xp.maximum(high - low, 0), xp.maximum(goal_high - goal_low, 0)
@@ -82,8 +82,8 @@ def _above(a: Array, b: Array) -> Array:
 
 
 def overlap(xp: Any, a: Array, b: Array, kind: str = "iou") -> tuple[Array, list[Array]]:
-    """IoU of boxes a and b (4, ...), or one of its relatives, and its derivatives by x1, y1, x2, y2
-    of a; see BoxIoU."""
+    """IoU of boxes a and b (4, ...), or one of its relatives, and its derivatives with respect to
+    x1, y1, x2, y2 of a; see BoxIoU."""
     x, y = _Axis(xp, a[0], a[2], b[0], b[2]), _Axis(xp, a[1], a[3], b[1], b[3])
 
     def product(of_x: Any, other_y: Array, of_y: Any, other_x: Array) -> list[Array]:

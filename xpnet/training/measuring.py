@@ -56,9 +56,9 @@ class GradientNorms(Checked, Callback):
         assert self._squares is not None
         self._steps += 1
         self._squares[:1] += _square(run.net.grads)
-        for number, grads in enumerate(self._layers(run).values(), 1):
+        for place, grads in enumerate(self._layers(run).values(), 1):
             for g in grads:
-                self._squares[number:number + 1] += _square(g)
+                self._squares[place:place + 1] += _square(g)
 
     def columns(self, run: Run) -> dict[str, float]:
         assert self._squares is not None
