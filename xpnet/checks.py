@@ -155,6 +155,8 @@ def expect_named(who: str, what: str, value: Any, kind: type,
 def real_array(a: Any, who: str) -> np.ndarray:
     """`a` as a NumPy array of real numbers. Raises ValueError or TypeError for anything else."""
     expect_no_mask(who, a)
+    if a is None:
+        raise TypeError(f"{who}: expected real numbers. Received: None.")
     kind = type(a).__name__
     try:
         a = np.asarray(a)

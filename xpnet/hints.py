@@ -1,4 +1,5 @@
-"""The error about an argument that a function does not have names the one that is meant."""
+"""The error about an argument that a function does not have names the one that is meant; too many
+and missing arguments are errors in the same form."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normaliz
 
 
 def hinted(function: Function) -> Function:
-    """A method whose error about an unknown argument names the one that is meant.
+    """A method whose errors about its arguments say what was expected, and name an argument that is
+    meant.
 
     A constructor is named after its class, any other method by its own name.
     """
@@ -48,20 +50,51 @@ def hinted(function: Function) -> Function:
     if code.co_flags & inspect.CO_VARKEYWORDS:
         return function
     names = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
+    several = bool(code.co_flags & inspect.CO_VARARGS)
+    places = names[:code.co_argcount - 1]       # of the arguments that may stand without a name
+    defaults = len(function.__defaults__ or ())     # type: ignore[attr-defined]
+    needed = {*places[:len(places) - defaults],
+              *(set(names[len(places):])
+                - set(function.__kwdefaults__ or ()))}      # type: ignore[attr-defined]
+
+    def who(self: Any) -> str:
+        return type(self).__name__ if function.__name__ == "__init__" else function.__name__
 
     @functools.wraps(function)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for name in kwargs:
-            if name not in names:
-                who = type(self).__name__ if function.__name__ == "__init__" else function.__name__
-                raise TypeError(f"{who}: expected {_listed(names)}. "
-                                f"Received: {name}{_meaning(name, names)}.")
+        if any(name not in names for name in kwargs):
+            name = next(name for name in kwargs if name not in names)
+            raise TypeError(f"{who(self)}: expected {_listed(names)}. "
+                            f"Received: {name}{_meaning(name, names)}.")
+        if len(args) > len(places) and not several:
+            raise TypeError(f"{who(self)}: expected {_without_names(places)}"
+                            f"{_more(names, places)}. Received: {len(args)}.")
+        if missing := needed - {*places[:len(args)], *kwargs}:
+            listed = ", ".join(name for name in names if name in missing)
+            raise TypeError(f"{who(self)}: expected {_listed(names)}. Received: no {listed}.")
         return function(self, *args, **kwargs)
     return checked      # type: ignore[return-value]
 
 
 def _listed(names: tuple[str, ...]) -> str:
     return f"the arguments {', '.join(names)}" if names else "no arguments"
+
+
+def _without_names(places: tuple[str, ...]) -> str:
+    if not places:
+        return "no values without a name"
+    some = f"at most {len(places)} values" if len(places) > 1 else "at most one value"
+    return f"{some} without a name, {', '.join(places)}"
+
+
+def _more(names: tuple[str, ...], places: tuple[str, ...]) -> str:
+    """What people of other libraries have in mind, or the arguments that need their names."""
+    if places and places[0] in ("filters", "units"):
+        return "; how many channels or features come in follows from the layer before"
+    if places == ("layers",):
+        return "; the layers are one list, [Conv2d(...), ...]"
+    rest = names[len(places):]
+    return f"; with their names: {', '.join(rest)}" if rest else ""
 
 
 def _meaning(name: str, names: tuple[str, ...]) -> str:

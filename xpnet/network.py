@@ -81,6 +81,7 @@ class Network(StoredGraph):
 
     kind = "network"
 
+    @hinted
     def __init__(self, inputs: Any, outputs: Any, *, backend: str | Backend = "auto",
                  dtype: Any = "float32", seed: int = 0, name: str | None = None) -> None:
         super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
@@ -393,6 +394,7 @@ class Sequential(Network):
 
     kind = "sequential"
 
+    @hinted
     def __init__(self, layers: Iterable[Layer | Network], *, input_shape: Sequence[int],
                  lengths: bool = False, backend: str | Backend = "auto", dtype: Any = "float32",
                  seed: int = 0, name: str | None = None) -> None:

@@ -47,7 +47,7 @@ INPUTS = [      # arrays that are no batch of samples for the network
      "Network: input: expected real numbers. Received: an array of dtype <U"),
     (np.zeros(10, [("a", float)]), TypeError, "Network: input: expected real numbers"),
     (X.astype("M8[s]"), TypeError, "Network: input: expected real numbers"),
-    (None, TypeError, "Network: input: expected real numbers. Received: an array of dtype object"),
+    (None, TypeError, "Network: input: expected real numbers. Received: None."),
     ("pictures", TypeError, "Network: input: expected real numbers"),
     ({"x": X}, TypeError, "Network: input: expected real numbers"),
     ([[1.0, 2.0], [3.0]], ValueError,

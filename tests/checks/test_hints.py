@@ -33,6 +33,50 @@ def test_the_argument_that_is_meant(make: Any, message: str):
     assert "\n" not in str(raised.value)
 
 
+LINES = [xn.Linear(3), xn.ReLU()]
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: xn.Conv2d(1, 16, 3),
+     "Conv2d: expected at most 2 values without a name, filters, kernel_size; how many channels or "
+     "features come in follows from the layer before. Received: 3."),
+    (lambda: xn.Linear(10, 20), "Linear: expected at most one value without a name, units; how "
+     "many channels or features come in follows from the layer before. Received: 2."),
+    (lambda: xn.Sequential(*LINES, input_shape=(4,)), "Sequential: expected at most one value "
+     "without a name, layers; the layers are one list, [Conv2d(...), ...]. Received: 2."),
+    (lambda: xn.Sequential(LINES), "Sequential: expected the arguments layers, input_shape, "
+     "lengths, backend, dtype, seed, name. Received: no input_shape."),
+    (lambda: xn.Conv2d(), "Received: no filters, kernel_size."),
+    (lambda: xn.ReLU(0), "ReLU: expected no values without a name; with their names: name. "
+     "Received: 1."),
+    (lambda: xn.Network(xn.Input((3,))), "Network: expected the arguments inputs, outputs, "
+     "backend, dtype, seed, name. Received: no outputs.")])
+def test_too_many_and_missing_arguments(make: Any, message: str):
+    with pytest.raises(TypeError) as raised:
+        make()
+    assert str(raised.value).endswith(message)
+
+
+def test_none_and_text_are_named():
+    net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
+    x, y = np.zeros((4, 3)), np.zeros(4, int)
+    with pytest.raises(TypeError, match="targets: expected real numbers. Received: None."):
+        net.fit(x, loss="cross_entropy")
+    with pytest.raises(TypeError, match="fit: expected augmentations, .* Received: 'flip'."):
+        net.fit(x, y, loss="cross_entropy", augment="flip")
+
+
+@pytest.mark.parametrize("name", ["file", "file/inside"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Any, name: str):
+    (tmp_path / "file").write_text("")
+    net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
+    for settings in ({"resume": tmp_path / name},
+                     {"callbacks": [xn.TensorBoard(tmp_path / name)]}):
+        with pytest.raises(OSError, match="expected a folder, or a name for a new one. Received: "):
+            net.fit(np.zeros((4, 3)), np.zeros(4, int), loss="cross_entropy", verbose=False,
+                    **settings)
+
+
 def test_arguments_of_fit():
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     x, y = np.zeros((4, 3)), np.zeros(4, int)

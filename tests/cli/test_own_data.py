@@ -169,7 +169,7 @@ def test_every_data_set_has_a_name():
 
 @pytest.mark.parametrize("arguments, message", [
     (["--data", "cifr10"], 'train: expected --data to be a folder of image files, .*cifar100, '
-                           'perhaps "cifar10". Received: .cifr10., which is neither.'),
+                           'perhaps "cifar10". Received: .cifr10., which is none of these.'),
     (["--data", "empty"], "image_folder: expected a folder for each of two classes or more in "
                           "empty. Received: 0."),
     (["--data", "no_labels.csv"], "csv_images 'no_labels.csv': expected a column 'label'"),

@@ -91,7 +91,8 @@ def _checked(augmentation: Augmentation, x: Array, y: Array) -> Array:
 
 def expect_augmentations(who: str, value: Any) -> list[Augmentation]:
     """A list of augmentations, or one of them; TypeError for anything else."""
-    several = list(value) if isinstance(value, Sequence) else [value]
+    several = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [
+        value]
     for augmentation in several:
         if not isinstance(augmentation, Augmentation):
             raise TypeError(f"{who}: expected augmentations, e.g. [xn.RandomFlip()]. Received: "

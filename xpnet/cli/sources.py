@@ -79,7 +79,7 @@ def _files(who: str, options: argparse.Namespace, shape: Any, fit: str) -> Datas
     if not path.exists():
         raise ValueError(f"{who}: expected --data to be a folder of image files, a CSV file, or "
                          f"one of {', '.join(WELL_KNOWN)}" + perhaps(options.data, WELL_KNOWN)
-                         + f". Received: {shown(options.data)}, which is neither.")
+                         + f". Received: {shown(options.data)}, which is none of these.")
     if options.data_dir is not None:
         raise ValueError(f"{who}: expected --data-dir with one of {', '.join(WELL_KNOWN[1:])}. "
                          f"Received: --data {options.data}.")

@@ -109,6 +109,15 @@ def append(path: Path, content: bytes) -> None:
             raise
 
 
+def make_folder(who: str, folder: str | os.PathLike[str]) -> None:
+    """Make a folder if it is missing. Raises OSError if that is impossible."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{who}: expected a folder, or a name for a new one. Received: "
+                          f"{os.fspath(folder)} ({error.strerror}).") from error
+
+
 @contextmanager
 def exclusive(folder: Path, who: str) -> Iterator[None]:
     """A folder, made if it is missing, that no other process uses in such a block at the same time.
@@ -116,7 +125,7 @@ def exclusive(folder: Path, who: str) -> Iterator[None]:
     Raises RuntimeError if one does. Where the system has no locks (Windows), nothing is checked.
     """
     name = os.fspath(folder)
-    os.makedirs(name, exist_ok=True)
+    make_folder(who, name)
     file = os.open(os.path.join(name, ".xpnet-lock"), os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
     try:
         if fcntl is not None and not _lock(file):

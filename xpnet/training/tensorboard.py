@@ -11,7 +11,7 @@ import numpy as np
 
 from xpnet.checks import Checked, warn_caller
 from xpnet.io.events import EventFile, histogram, image, scalar
-from xpnet.io.files import name_of
+from xpnet.io.files import make_folder, name_of
 from xpnet.training.callbacks import Callback, Run
 
 SHOWN = 32          # images or filters that are shown
@@ -64,13 +64,13 @@ class TensorBoard(Checked, Callback):
         self._before = [state[f"before{k}"] for k in range(len(state))]
 
     def on_train_begin(self, run: Run) -> None:
-        """Raise the system's error now if the folder cannot be made, not after an epoch."""
+        """Raise OSError now if the folder cannot be made, not after an epoch."""
         if self.images is not None:
             shape = run.net.ins.nodes[0].shape
             if len(shape) != 3 or shape[0] not in (1, 3):
                 raise ValueError(f"{self.who}: expected images (C, H, W) of 1 or 3 channels, as "
                                  f"images={self.images}. Received: inputs of shape {shape}.")
-        os.makedirs(self.folder, exist_ok=True)
+        make_folder(self.who, self.folder)
         self._files = {}
 
     def on_epoch_begin(self, run: Run) -> None:
