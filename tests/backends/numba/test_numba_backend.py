@@ -39,11 +39,12 @@ def test_overrides_keep_the_parameters_and_defaults_of_the_contract():
 
 def goes_to_numpy(case: Case) -> bool:
     """NumPy computes float64 arrays, see test_calls_that_go_to_numpy."""
-    return (any(a.dtype == np.float64 for a in case.arrays.values())
+    return (any(a.dtype == np.float64 for name, a in case.arrays.items() if name != "hyper")
             and case.method != "activate")
 
 
 METHODS = by_method(case for case in CASES + LARGE if not goes_to_numpy(case))
+LARGE_SIZES = by_method(LARGE)
 ON_NUMPY = by_method(case for case in CASES + LARGE if goes_to_numpy(case))
 
 
@@ -60,9 +61,10 @@ def test_calls_of_numpy_agree_with_base(method: str):
         agree(case, run(case, BACKEND), run(case, Backend()))
 
 
-@pytest.mark.parametrize("case", LARGE, ids=str)
-def test_arrays_that_are_not_contiguous(case: Case):
-    agree_on_strided_arrays(case, BACKEND)
+@pytest.mark.parametrize("method", LARGE_SIZES)
+def test_arrays_that_are_not_contiguous(method: str):
+    for case in LARGE_SIZES[method]:
+        agree_on_strided_arrays(case, BACKEND)
 
 
 @full                                   # also in test_numba_loops

@@ -1,4 +1,7 @@
-"""The compiled loops except convolution against base.py: odd shapes, special values, threads."""
+"""The compiled loops except convolution against base.py: large sizes, special values, threads.
+
+Small and odd sizes are in test_numba_backend.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from cpu_cases import agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from parity import Case, agree, different_signatures, normal, run, special, ties
-from parity_cases import CASES, scans
+from parity_cases import scans
 from processes import run_script
 from tiers import examples
 
@@ -35,13 +38,6 @@ def test_the_overrides_are_these():
         "softmax", "softmax_cross_entropy", "dropout", "dropout_dx", "random_bits", "gather_batch",
         "take_columns", "put_columns", "scan", "scan_backward", "update"}
     assert different_signatures(NumbaBackend) == set()
-
-
-@pytest.mark.parametrize("method", sorted(OVERRIDES))
-def test_every_override_agrees_with_base(method: str, backend: NumbaBackend):
-    for case in CASES:
-        if case.method == method:
-            agree(case, run(case, backend), with_base(case))
 
 
 # --- sizes that are cut into pieces, parts and tasks ----------------------------------------------

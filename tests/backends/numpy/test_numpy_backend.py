@@ -8,7 +8,7 @@ import pytest
 from cpu_cases import CONVOLUTIONS, LARGE, agree_among_threads, agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
-from parity import Case, agree, different_signatures, normal, run, same_bits
+from parity import agree, different_signatures, normal, run, same_bits
 from parity_cases import CASES, by_method, missing_methods
 from threadpoolctl import threadpool_info
 
@@ -18,6 +18,7 @@ from xpnet.backends.numpy.conv import make_plan
 from xpnet.backends.numpy.winograd import make_parts, winograd_pays
 
 METHODS = by_method(CASES)
+LARGE_SIZES = by_method(LARGE)
 
 
 @pytest.fixture(scope="module")
@@ -54,34 +55,33 @@ def test_the_large_sizes_cover_every_override():
             ] == ["winograd", "winograd, empty windows", "winograd, odd"]
 
 
-@pytest.mark.parametrize("case", LARGE, ids=str)
-def test_large_sizes_agree_with_base(case: Case, backend: NumpyBackend):
-    agree(case, run(case, backend), run(case, Backend()))
+@pytest.mark.parametrize("method", LARGE_SIZES)
+def test_large_sizes_agree_with_base(method: str, backend: NumpyBackend):
+    for case in LARGE_SIZES[method]:
+        agree(case, run(case, backend), run(case, Backend()))
 
 
-@pytest.mark.parametrize("case", LARGE, ids=str)
-def test_the_number_of_threads_changes_no_bit(case: Case, monkeypatch: pytest.MonkeyPatch):
-    results = []
+@pytest.mark.parametrize("method", LARGE_SIZES)
+def test_the_number_of_threads_changes_no_bit(method: str, monkeypatch: pytest.MonkeyPatch):
+    backends = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("XPNET_NUM_THREADS", threads)
-        backend = NumpyBackend()
-        assert backend.threads.size == int(threads)
-        results.append(run(case, backend))
-    for result in results[1:]:
-        assert all(same_bits(a, b) for a, b in zip(result, results[0], strict=True))
+        backends.append(NumpyBackend())
+        assert backends[-1].threads.size == int(threads)
+    for case in LARGE_SIZES[method]:
+        first, *others = (run(case, backend) for backend in backends)
+        for result in others:
+            assert all(same_bits(a, b) for a, b in zip(result, first, strict=True)), case
 
 
-@pytest.mark.parametrize("case", LARGE, ids=str)
-def test_arrays_that_are_not_contiguous(case: Case, backend: NumpyBackend):
-    agree_on_strided_arrays(case, backend)
+@pytest.mark.parametrize("method", LARGE_SIZES)
+def test_arrays_that_are_not_contiguous(method: str, backend: NumpyBackend):
+    for case in LARGE_SIZES[method]:
+        agree_on_strided_arrays(case, backend)
 
 
-@pytest.mark.parametrize("case",
-                         [case for case in LARGE
-                          if case.method in ("gemm", "products", "conv2d", "conv2d_dx",
-                                             "conv2d_dW")],
-                         ids=str)
-def test_blas_adds_no_threads_of_its_own(case: Case):
+@pytest.mark.parametrize("method", ["gemm", "products", "conv2d", "conv2d_dx", "conv2d_dW"])
+def test_blas_adds_no_threads_of_its_own(method: str):
     seen = []
 
     class Watching(NumpyBackend):
@@ -90,7 +90,8 @@ def test_blas_adds_no_threads_of_its_own(case: Case):
                         if library["user_api"] == "blas" and "numpy" in library["filepath"])
             super().run(task, count, work)
 
-    run(case, Watching())
+    for case in LARGE_SIZES[method]:
+        run(case, Watching())
     assert set(seen) <= {1}
 
 
