@@ -1,14 +1,16 @@
-"""Many runs of kernel_checks.py, each in a fork of one process that has imported everything.
+"""Many runs of kernel_checks.py or host_mutants.py, each in a fork of one process that has imported
+what they need.
 
-    python tests/support/check_runs.py < RUNS > OUTCOMES
+    python tests/support/check_runs.py MODULE < RUNS > OUTCOMES
 
 Imports take longer than most checks, and with AddressSanitizer more than twice as long. RUNS is a
-JSON list of command lines of kernel_checks.py; OUTCOMES has an `Outcome` for each. Two run at a
-time.
+JSON list of command lines for the function `main` of MODULE; OUTCOMES has an `Outcome` for each.
+Two run at a time.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,7 +19,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from processes import ROOT, SUPPORT
 
@@ -32,17 +34,17 @@ class Outcome(NamedTuple):
     error: str
 
 
-def outcomes(runs: Sequence[Sequence[str]], **environment: str) -> list[Outcome]:
+def outcomes(runs: Sequence[Sequence[str]], module: str = "kernel_checks", **environment: str
+             ) -> list[Outcome]:
     """The outcome of each command line."""
-    done = subprocess.run([sys.executable, str(SUPPORT / "check_runs.py")], check=True,
-                          input=json.dumps(runs), stdout=subprocess.PIPE, text=True,
+    done = subprocess.run([sys.executable, str(SUPPORT / "check_runs.py"), module], check=True,
+                          input=json.dumps(runs), stdout=subprocess.PIPE, text=True, cwd=ROOT,
                           env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
     return [Outcome(*outcome) for outcome in json.loads(done.stdout)]
 
 
-def begin(arguments: Sequence[str], output: Path, error: Path) -> int:
-    """The number of a new process, which runs kernel_checks.py and writes into these files."""
-    import kernel_checks
+def begin(module: Any, arguments: Sequence[str], output: Path, error: Path) -> int:
+    """The number of a new process, which runs the module and writes into these files."""
     number = os.fork()
     if number != 0:
         return number
@@ -50,7 +52,7 @@ def begin(arguments: Sequence[str], output: Path, error: Path) -> int:
     try:
         for file, place in ((output, 1), (error, 2)):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), place)
-        status = kernel_checks.main(arguments)
+        status = module.main(arguments)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -59,6 +61,7 @@ def begin(arguments: Sequence[str], output: Path, error: Path) -> int:
 
 
 def main() -> None:
+    module = importlib.import_module(sys.argv[1])
     runs, status = json.load(sys.stdin), dict[int, int]()
     with tempfile.TemporaryDirectory() as name:
         def files(run: int) -> tuple[Path, Path]:
@@ -68,7 +71,7 @@ def main() -> None:
         while left or running:
             while left and len(running) < AT_A_TIME:
                 run, arguments = left.pop(0)
-                running[begin(arguments, *files(run))] = run
+                running[begin(module, arguments, *files(run))] = run
             number, ended = os.wait()
             status[running.pop(number)] = os.waitstatus_to_exitcode(ended)
         print(json.dumps([(status[run], *(file.read_text(encoding="utf-8", errors="replace")

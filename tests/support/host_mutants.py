@@ -3,18 +3,21 @@
     python tests/support/host_mutants.py [--mistake NAME] TEST ..
 
 runs pytest on the tests. With --mistake one module is imported with that mistake in it; no file
-changes.
+changes. check_runs.py runs many of them, in forks of a process that has imported xpnet.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import Any, NamedTuple
 
 import pytest
 from processes import ROOT
+
+import xpnet  # noqa: F401 - for the forks
 
 HERE = "tests/backends/cupy"
 CAPTURE, GRAPHS, PREDICTION, INPUT, STREAMS, BACKEND, PATHS, KERNELS, TUNING, CUBLAS = (
@@ -234,13 +237,16 @@ class Finder:
         return spec
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mistake", choices=MUTANTS)
     parser.add_argument("tests", nargs="+")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.mistake:
         mutant = MUTANTS[options.mistake]
+        if mutant.module in sys.modules:
+            for name in [name for name in sys.modules if name.split(".")[0] == "xpnet"]:
+                del sys.modules[name]       # all are imported again, with the mistake
         assert mutant.module not in sys.modules
         sys.meta_path.insert(0, Finder(mutant))     # type: ignore[arg-type]
     return pytest.main(["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *options.tests])

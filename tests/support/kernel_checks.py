@@ -7,7 +7,8 @@ test_cuda_kernels.py also runs this in processes of its own (check_runs.py), bec
 AddressSanitizer must be loaded before Python. FOLDER is for compiled libraries; --kernels reads
 other sources (mutated ones), --only compiles what contains one of the words, --sanitize compiles
 the sanitizers in, without or with optimisation, --everything draws as many examples as
-`make test-all`, otherwise as the first tier.
+`make test-all`, otherwise as the first tier. With --only, g++ does not optimise: a few kernels that
+run once are ready sooner.
 A failed check ends the process with status 3; the sanitizers end it with 99.
 """
 
@@ -167,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], default=[])
     options = parser.parse_args(arguments)
     cuda_launch.FOLDER = options.kernels
-    flags = sanitized(options.sanitize) if options.sanitize else shim.PLAIN
+    flags = (sanitized(options.sanitize) if options.sanitize
+             else shim.PLAIN if options.only == [""] else shim.UNOPTIMIZED)
     with installed(FakeCupy(options.folder, 2, ("random_bits", *options.only), flags)):
         backend = CupyBackend(tf32="never")
         for name in options.checks:

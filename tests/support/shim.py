@@ -19,6 +19,7 @@ import numpy as np
 HERE = Path(__file__).parent / "cuda"
 ONE = threading.Lock()              # a kernel at a time: the shim has static variables
 PLAIN = ("-O1",)
+UNOPTIMIZED = ("-O0",)              # for what is compiled to run once
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 SANITIZED = ("-g1", *SANITIZERS)        # and -O0 or -O1
 FLAGS = ("-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",

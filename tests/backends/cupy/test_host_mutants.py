@@ -7,37 +7,30 @@ it.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from check_runs import Outcome, outcomes
 from host_mutants import MUTANTS
-from processes import ROOT, SUPPORT
+from processes import ROOT
 from tiers import first, full
 
 IN_FIRST_TIER = "an array from the host in a graph",
-Outcomes = dict[str, subprocess.CompletedProcess[str]]
+Outcomes = dict[str, Outcome]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """host_mutants.py in a process of its own, with every parameter of the tests."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(SUPPORT))),
-                                "XPNET_TESTS": "all"}
-    return subprocess.run([sys.executable, str(SUPPORT / "host_mutants.py"), *arguments], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=300)
+def run(*command_lines: list[str]) -> list[Outcome]:
+    """host_mutants.py in processes of its own, with every parameter of the tests."""
+    return outcomes(command_lines, "host_mutants", **{"XPNET_TESTS": "all"})
 
 
 @pytest.fixture(scope="module")
-def outcomes(everything: bool, folder: Path) -> Outcomes:
-    """The outcome of each mistake's test, two at a time."""
+def noticed(everything: bool, folder: Path) -> Outcomes:
+    """The outcome of each mistake's test."""
     names = list(MUTANTS) if everything else IN_FIRST_TIER
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(names, pool.map(lambda name: run("--mistake", name, MUTANTS[name].test),
-                                        names)))
+    return dict(zip(names, run(*(["--mistake", name, MUTANTS[name].test] for name in names)),
+                    strict=True))
 
 
 def test_the_mistakes_are_where_the_table_says():
@@ -49,17 +42,16 @@ def test_the_mistakes_are_where_the_table_says():
 
 
 @pytest.mark.parametrize("name", first(MUTANTS, *IN_FIRST_TIER))
-def test_a_mistake_is_noticed(name: str, outcomes: Outcomes):
-    result = outcomes[name]
-    assert result.returncode == pytest.ExitCode.TESTS_FAILED, (
-        f"status {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
-    assert MUTANTS[name].output in result.stdout
+def test_a_mistake_is_noticed(name: str, noticed: Outcomes):
+    result = noticed[name]
+    assert result.status == pytest.ExitCode.TESTS_FAILED, (
+        f"status {result.status}\n{result.output[-3000:]}\n{result.error[-3000:]}")
+    assert MUTANTS[name].output in result.output
 
 
 @full
 def test_without_a_mistake_the_same_tests_pass(folder: Path):
     tests = sorted({mutant.test for mutant in MUTANTS.values()})
-    with ThreadPoolExecutor(2) as pool:
-        for result in pool.map(lambda half: run(*half), (tests[::2], tests[1::2])):
-            assert result.returncode == 0, result.stdout[-3000:]
-            assert "skipped" not in result.stdout.splitlines()[-1]
+    for result in run(tests[::2], tests[1::2]):
+        assert result.status == 0, result.output[-3000:]
+        assert "skipped" not in result.output.splitlines()[-1]
