@@ -76,7 +76,7 @@ def test_our_steps_train_and_predict(net):
     assert (cuda_version(13020), cuda_version(12090)) == ("13.2", "12.9")
 
 
-@pytest.mark.parametrize("net", INPUT_SHAPES)
+@pytest.mark.parametrize("net", first(INPUT_SHAPES, *(INPUT_SHAPES.keys() - {"resnet50"})))
 def test_every_network_trains_on_a_single_sample(net):
     ours = Xpnet(Job("cpu", "numpy", 1, net), 1)
     assert ours.finite(ours.step("train")())

@@ -245,7 +245,7 @@ def test_the_layer_of_a_nan_is_found_in_any_batch_of_the_group(bad):
 # --- captured on a GPU ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("late", first(LATE, "late"))
-@pytest.mark.parametrize("accumulate", [2, 5])
+@pytest.mark.parametrize("accumulate", first([2, 5], 5))
 def test_captured_steps_are_the_same(accumulate, late, folder: Path):
     """43 samples in batches of 8: a short last batch and a short last group."""
     results = []

@@ -126,8 +126,10 @@ print("layer", threading_layer(), file=__import__("sys").stderr)
 @NO_NUMBA
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Numba's threads are not GNU's")
 @pytest.mark.parametrize("setting, spins, left",
-                         [({}, "5000", ""), ({"GOMP_SPINCOUNT": "77"}, "77", "77"),
-                          ({"OMP_WAIT_POLICY": "PASSIVE"}, "0", "")], ids=str)
+                         [({}, "5000", ""),
+                          pytest.param({"GOMP_SPINCOUNT": "77"}, "77", "77", marks=full),
+                          pytest.param({"OMP_WAIT_POLICY": "PASSIVE"}, "0", "", marks=full)],
+                         ids=str)
 def test_threads_spin_briefly_by_default(
         setting: dict[str, str], spins: str, left: str, monkeypatch: pytest.MonkeyPatch):
     """Read from the OpenMP library itself. Child processes do not inherit the setting."""

@@ -14,6 +14,7 @@ import pytest
 from fast_paths import W3, Case, Trace, U, larger_windows, ways_of
 from parity import agree, distance, normal, run, same_bits
 from parity_cases import scans
+from tiers import first
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cpu.threads import ThreadPool
@@ -183,7 +184,7 @@ def small(monkeypatch) -> Iterator[NumpyBackend]:
     make_plan.cache_clear()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", first([np.float32, np.float64], np.float32))
 def test_convolutions_in_many_tiles(small, trace, dtype):
     seen: set[str] = set()
     for shape, window, F, groups in larger_windows():
