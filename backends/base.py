@@ -312,6 +312,8 @@ class Backend:
 
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
+    scan_product = recurrent.scan_product
+    scan_product_backward = recurrent.scan_product_backward
 
     # --- dropout ----------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpnet.backends.base import Array
+from xpnet.backends.base import Array, Backend
 from xpnet.backends.numba import (
     batches,
     conv,
@@ -56,6 +56,9 @@ class NumbaBackend(NumpyBackend):
     batch_norm_backward = normalization.batch_norm_backward
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
+    # one product for all steps: its threads have no time left beside the steps
+    scan_product = Backend.scan_product
+    scan_product_backward = Backend.scan_product_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
     take_columns = batches.take_columns

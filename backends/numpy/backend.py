@@ -58,6 +58,8 @@ class NumpyBackend(Backend):
     batch_norm_backward = normalization.batch_norm_backward
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
+    scan_product = recurrent.scan_product
+    scan_product_backward = recurrent.scan_product_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
     sums_by_token = batches.sums_by_token

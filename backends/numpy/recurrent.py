@@ -1,22 +1,26 @@
 """The steps of recurrent layers with NumPy: in place, in arrays that stay in the cache.
 
-The formulas are those of cells.py. Arrays of all steps are (rows, P), so the rows of one step are
-far apart in memory. To copy them step by step took a third of the time of an LSTM's training step
-(T = 100, D = H = 128, N = 32). They are copied for several steps at once, from and to contiguous
-arrays, in other threads than the one that computes.
+The formulas are those of cells.py. In arrays of all steps, (rows, P), the elements of one step are
+far apart in memory. So these arrays are transposed here, (P, rows): a step is then one piece of
+memory. What comes in is transposed once; what is kept for the backward pass and the gradients are
+returned as transposed views, which BLAS multiplies as they are. The arithmetic of a step is done in
+arrays (gates, n, H) for its n samples, in which each gate is contiguous.
+
+One thread computes the steps: two threads that share the samples would wait for each other at every
+small operation in Python. While it computes some steps, a second thread multiplies the inputs of
+the steps after them, or the gradients of the steps before. These are few large products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends.base import Array, Backend
-from xpnet.backends.cells import blocks, cell_of, in_order
+from xpnet.backends.cells import in_order
 from xpnet.backends.cpu.threads import single_threaded_blas
 from xpnet.backends.numpy.product import product
 
@@ -24,130 +28,128 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 LSTM, GRU = "lstm", "gru"
-# -log of the smallest normal number, rounded towards 0
-HIGHEST = {np.dtype(kind): np.dtype(kind).type(int(-100 * np.log(np.finfo(kind).tiny)) / 100)
-           for kind in (np.float32, np.float64)}
+STEPS = 16              # of a chunk: with fewer, the threads wait for each other too often
+MANY = 8                # steps that are worth a transposed copy of U
 
-STEPS = 16      # that are loaded and stored together: fewer wait too often for the other thread
+Scanned = tuple[Array, tuple[Array, ...], tuple[Array, ...]]
 
 
 def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
     kinds = {a.dtype for a in arrays if a is not None}
     return (lengths is None and cell in (LSTM, GRU) and len(kinds) == 1
-            and kinds <= HIGHEST.keys())
+            and kinds <= {np.dtype(np.float32), np.dtype(np.float64)})
 
 
-@dataclass
-class _Run:
-    """Up to STEPS steps with the same samples, and arrays (steps, rows, count) of them, in the
-    order in which the steps are computed."""
+# --- chunks of steps ------------------------------------------------------------------------------
 
+class _Chunk(NamedTuple):
+    """Up to STEPS steps in the order in which they are computed: the columns of each and the number
+    of its samples, and the columns of all of them."""
+
+    steps: list[tuple[slice, int]]
     columns: slice
-    count: int
-    steps: int
-    reverse: bool
-    arrays: list[Array] = field(default_factory=list)
-
-    def allocate(self, backend: NumpyBackend, dtype: Any, *sizes: tuple[int, int]) -> None:
-        """An array (steps, rows, count) for each pair (steps, rows), all in one block of memory."""
-        ends = [0, *accumulate(steps * rows * self.count for steps, rows in sizes)]
-        memory = backend.empty((ends[-1],), dtype)
-        self.arrays = [memory[start:end].reshape(*size, self.count)
-                       for start, end, size in zip(ends, ends[1:], sizes)]
-
-    def part(self, m: Array) -> Array:
-        """The columns of m (rows, P) as a view (steps, rows, count)."""
-        part = m[:, self.columns].reshape(len(m), self.steps, self.count).transpose(1, 0, 2)
-        return part[::-1] if self.reverse else part
 
 
-Stage = Callable[[_Run], None]
+def _chunks(counts: Sequence[int], reverse: bool) -> list[_Chunk]:
+    steps = [(columns, n) for _, columns, n in in_order(counts, reverse)]
+    parts = [steps[start:start + STEPS] for start in range(0, len(steps), STEPS)]
+    return [_Chunk(part, slice(min(columns.start for columns, _ in part),
+                               max(columns.stop for columns, _ in part))) for part in parts]
 
 
-def _runs(counts: Sequence[int], reverse: bool) -> list[_Run]:
-    """All steps that any sample has, in the order in which they are computed."""
-    runs: list[_Run] = []
-    for _, columns, count in in_order(counts, reverse):
-        last = runs[-1] if runs else None
-        if last is None or last.count != count or last.steps == STEPS:
-            runs.append(_Run(columns, count, 1, reverse))
-        else:
-            last.columns = slice(min(last.columns.start, columns.start),
-                                 max(last.columns.stop, columns.stop))
-            last.steps += 1
-    return runs
+def _beside(self: NumpyBackend, chunks: Sequence[_Chunk], rows: int,
+            compute: Callable[[_Chunk], None], products: Sequence[Callable[[slice], None]],
+            shift: int) -> None:
+    """compute(chunk) of one chunk after the other, and at the same time the products of the columns
+    of the chunk `shift` places after it."""
+    work = rows * max((sum(n for _, n in chunk.steps) for chunk in chunks), default=0)
+    for at in range(min(0, -shift), len(chunks) + max(0, -shift)):
+        tasks: list[Callable[[], None]] = []
+        if 0 <= at < len(chunks):
+            tasks.append(partial(compute, chunks[at]))
+        if 0 <= at + shift < len(chunks):
+            tasks += [partial(task, chunks[at + shift].columns) for task in products]
+        self.run(lambda k, tasks=tasks: tasks[k](), len(tasks), work)          # type: ignore[misc]
 
 
-def _pipeline(self: NumpyBackend, runs: list[_Run], rows: int, load: Stage, compute: Stage,
-              store: Stage) -> None:
-    """Load, compute and store all runs. The arrays of the next steps are loaded, and those of the
-    steps before are stored, in other threads, while one computes."""
-    chunks: list[list[_Run]] = []
-    for run in runs:
-        if not chunks or sum(r.steps for r in chunks[-1]) + run.steps > STEPS:
-            chunks.append([])
-        chunks[-1].append(run)
-    for number in range(-1, len(chunks) + 1):
-        tasks = [(stage, chunks[n]) for stage, n in (
-            (compute, number), (load, number + 1), (store, number - 1)) if 0 <= n < len(chunks)]
+def _transposed(self: NumpyBackend, m: Array) -> Array:
+    """A contiguous copy of m^T."""
+    copy = self.empty(m.T.shape, m.dtype)
+    self.over_rows(lambda rows: np.copyto(copy[rows], m.T[rows]), *copy.shape)
+    return copy
 
-        def task(k: int, tasks: list[tuple[Stage, list[_Run]]] = tasks) -> None:
-            stage, chunk = tasks[k]
-            for run in chunk:
-                stage(run)
 
-        work = sum(r.steps * r.count for _, chunk in tasks[1:] for r in chunk) * rows
-        self.run(task, len(tasks), work)
+def _room(gates: int, most: int, H: int, kind: Any) -> Callable[[int], Array]:  # noqa: N803
+    """A function of n that returns an array (gates, n, H), always in the same memory."""
+    memory = np.empty(gates * most * H, kind)
+    return lambda n: memory[:gates * n * H].reshape(gates, n, H)
 
+
+# --- forward --------------------------------------------------------------------------------------
 
 def scan(self: NumpyBackend, cell: str, a: Array, U: Array, states: Sequence[Array],
          counts: Sequence[int], *, bias: Array | None = None, reverse: bool = False,
-         lengths: Array | None = None, keep: bool = True
-         ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+         lengths: Array | None = None, keep: bool = True) -> Scanned:
     if not known(cell, lengths, a, U, bias, *states):
         return Backend.scan(self, cell, a, U, states, counts, bias=bias, reverse=reverse,
                             lengths=lengths, keep=keep)
-    (rows, H), P = U.shape, a.shape[1]
-    y, after = self.empty((H, P), a.dtype), [state.copy() for state in states]
-    kept = [self.empty((size * H, P), a.dtype)
-            for size in (*(1 for _ in states), *cell_of(cell).kept)] if keep else []
-    bias = None if bias is None else bias[:, None]
+    return _scan(self, cell, _transposed(self, a), (), U, states, counts, bias, reverse, keep)
 
-    def load(run: _Run) -> None:
-        """The gates, the states before and after each step, and tanh(c) or m."""
-        steps = run.steps
-        run.allocate(self, a.dtype, (steps, rows), *((steps + 1, H) for _ in states), (steps, H))
-        run.arrays[0][...] = run.part(a)
 
-    def compute(run: _Run) -> None:
-        z, *moving, third = run.arrays
-        s, high = np.empty((2, rows, run.count), a.dtype)
-        high.fill(HIGHEST[a.dtype])
-        for path, state in zip(moving, after):
-            path[0] = state[:, :run.count]
-        for k in range(run.steps):
-            product(U, moving[0][k], s)
-            if cell == LSTM:
-                h, c = moving
-                z[k] += s
-                _lstm(z[k], h[k], c[k], h[k + 1], c[k + 1], third[k], high)
-            else:
-                h, = moving
-                _gru(z[k], s, bias, h[k], h[k + 1], third[k], high)
-        for path, state in zip(moving, after):
-            state[:, :run.count] = path[-1]
+def scan_product(self: NumpyBackend, cell: str, x: Array, W: Array, b: Array | None, U: Array,
+                 states: Sequence[Array], counts: Sequence[int], *, bias: Array | None = None,
+                 reverse: bool = False, lengths: Array | None = None, keep: bool = True
+                 ) -> Scanned:
+    if not known(cell, lengths, x, W, b, U, bias, *states):
+        return Backend.scan_product(self, cell, x, W, b, U, states, counts, bias=bias,
+                                    reverse=reverse, lengths=lengths, keep=keep)
+    a = self.empty((x.shape[1], len(W)), x.dtype)                           # (P, gates H)
 
-    def store(run: _Run) -> None:
-        z, *moving, third = run.arrays
-        run.part(y)[...] = moving[0][1:]
-        for array, part in zip(kept, (*(path[:-1] for path in moving), z, third)):
-            run.part(array)[...] = part
-        run.arrays = []
+    def inputs(columns: slice) -> None:
+        product(x[:, columns].T, W.T, a[columns])
+        if b is not None:
+            a[columns] += b
+
+    return _scan(self, cell, a, (inputs,), U, states, counts, bias, reverse, keep)
+
+
+def _scan(self: NumpyBackend, cell: str, gates: Array, inputs: Sequence[Callable[[slice], None]],
+          U: Array, states: Sequence[Array], counts: Sequence[int], bias: Array | None,
+          reverse: bool, keep: bool) -> Scanned:
+    """scan, where `gates` (P, gates H) is a at first, or the functions `inputs` write it there."""
+    (rows, H), P, N, kind = U.shape, len(gates), states[0].shape[1], U.dtype
+    chunks, G = _chunks(counts, reverse), rows // H
+    now = [_transposed(self, state) for state in states]                    # (N, H) each
+    turned = U.reshape(G, H, H).transpose(0, 2, 1)                          # U^T of each gate
+    turned = np.ascontiguousarray(turned) if len(counts) > MANY else turned
+    y, third, by_gate = self.empty((P, H), kind), self.empty((P, H), kind), gates.reshape(P, G, H)
+    before = [self.empty((P, H), kind) for _ in states] if keep else []
+    room = _room(G, N, H, kind)
+
+    def compute(chunk: _Chunk) -> None:
+        with np.errstate(over="ignore", under="ignore"):        # of exp
+            for columns, n in chunk.steps:
+                s, a = room(n), by_gate[columns].transpose(1, 0, 2)
+                of_step = [state[:n] for state in now]
+                for path, state in zip(before, of_step):
+                    path[columns] = state
+                np.matmul(of_step[0], turned, out=s)
+                if cell == LSTM:
+                    _lstm(a, s, of_step[0], of_step[1], third[columns])
+                else:
+                    _gru(a, s, bias, of_step[0], third[columns])
+                y[columns] = of_step[0]
+                if keep:
+                    a[...] = s
 
     with single_threaded_blas():
-        _pipeline(self, _runs(counts, reverse), rows, load, compute, store)
-    return y, tuple(after), tuple(kept)
+        _beside(self, chunks, rows, compute, inputs, 1)
+    kept = (*before, gates, third) if keep else ()
+    return (_transposed(self, y), tuple(_transposed(self, state) for state in now),
+            tuple(m.T for m in kept))
 
+
+# --- backward -------------------------------------------------------------------------------------
 
 def scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
                   U: Array, kept: Sequence[Array], counts: Sequence[int], *,
@@ -156,78 +158,106 @@ def scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequ
     if not known(cell, lengths, dy, U, *dstates, *kept):
         return Backend.scan_backward(self, cell, dy, dstates, U, kept, counts, reverse=reverse,
                                      lengths=lengths)
-    (rows, H), P = U.shape, kept[0].shape[1]
-    da, before = self.empty((rows, P), U.dtype), [d.copy() for d in dstates]
-    ds = self.empty(da.shape, U.dtype) if cell == GRU else da
-    transposed = np.ascontiguousarray(U.T)                              # (H, gates H)
-    # the gates, tanh(c) and c of an LSTM, or the gates, m and h of a GRU
-    sources = [*kept[-2:], kept[-3]] + ([] if dy is None else [dy])
+    return _scan_backward(self, cell, dy, dstates, (), U, kept, counts, reverse)
 
-    def load(run: _Run) -> None:
-        more = [rows] if cell == GRU else []                            # ds
-        run.allocate(self, U.dtype,
-                     *((run.steps, size) for size in (*map(len, sources), *more)))
-        for array, source in zip(run.arrays, sources):
-            array[...] = run.part(source)
 
-    def compute(run: _Run) -> None:
-        gates, third, state = run.arrays[:3]
-        d = [np.array(array[:, :run.count], order="C") for array in before]
-        one, two = np.empty((2, H, run.count), U.dtype)
-        for k in reversed(range(run.steps)):
-            if dy is not None:
-                d[0] += run.arrays[3][k]
-            if cell == LSTM:
-                _lstm_backward(gates[k], d[0], d[1], state[k], third[k], one, two)
-                product(transposed, gates[k], d[0])
-            else:
-                s = run.arrays[-1][k]
-                _gru_backward(gates[k], d[0], state[k], third[k], one, two)
-                s[:2 * H], s[2 * H:] = gates[k, :2 * H], two            # dn r
-                product(transposed, s, one)
-                d[0] += one
-        for array, now in zip(before, d):
-            array[:, :run.count] = now
+def scan_product_backward(self: NumpyBackend, cell: str, dy: Array | None,
+                          dstates: Sequence[Array], x: Array, U: Array, kept: Sequence[Array],
+                          counts: Sequence[int], dW: Array, dU: Array, *,
+                          accumulate: bool = False, reverse: bool = False,
+                          lengths: Array | None = None
+                          ) -> tuple[Array, Array, tuple[Array, ...]]:
+    if not known(cell, lengths, dy, x, U, dW, dU, *dstates, *kept):
+        return Backend.scan_product_backward(self, cell, dy, dstates, x, U, kept, counts, dW, dU,
+                                             accumulate=accumulate, reverse=reverse,
+                                             lengths=lengths)
+    if not accumulate:
+        dW[...] = dU[...] = 0
+    return _scan_backward(self, cell, dy, dstates, (x.T, dW, dU), U, kept, counts, reverse)
 
-    def store(run: _Run) -> None:
-        run.part(da)[...] = run.arrays[0]
-        if cell == GRU:
-            run.part(ds)[...] = run.arrays[-1]
-        run.arrays = []
 
+def _scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
+                   more: tuple[Array, ...], U: Array, kept: Sequence[Array],
+                   counts: Sequence[int], reverse: bool
+                   ) -> tuple[Array, Array, tuple[Array, ...]]:
+    """scan_backward. `more` is x^T, dW and dU, to which the gradients are added, or nothing."""
+    (rows, H), P, N, kind = U.shape, kept[0].shape[1], dstates[0].shape[1], U.dtype
+    G = rows // H
+    now = [_transposed(self, d) for d in dstates]                           # (N, H) each
+    *before, gates, third = (m.T if m.T.flags.c_contiguous else _transposed(self, m) for m in kept)
+    dy = None if dy is None else _transposed(self, dy)
+    da = self.empty((P, rows), kind)
+    ds = self.empty((P, rows), kind) if cell == GRU else da
+    by_gate, da_by_gate, ds_by_gate = (m.reshape(P, G, H) for m in (gates, da, ds))
+    room, parts, room_of_two = _room(G, N, H, kind), _room(G, N, H, kind), _room(2, N, H, kind)
+    of_gates = U.reshape(G, H, H)
+
+    def compute(chunk: _Chunk) -> None:
+        with np.errstate(under="ignore"):
+            for columns, n in reversed(chunk.steps):
+                z, (one, two) = room(n), room_of_two(n)
+                d = [state[:n] for state in now]
+                if dy is not None:
+                    d[0] += dy[columns]
+                z[...] = by_gate[columns].transpose(1, 0, 2)
+                if cell == LSTM:
+                    _lstm_backward(z, d[0], d[1], before[1][columns], third[columns], one, two)
+                    da_by_gate[columns].transpose(1, 0, 2)[...] = z
+                    np.add.reduce(np.matmul(z, of_gates, out=parts(n)), out=d[0])
+                else:
+                    _gru_backward(z, d[0], before[0][columns], third[columns], one, two)
+                    da_by_gate[columns].transpose(1, 0, 2)[...] = z
+                    z[2] = two                                  # dn r
+                    ds_by_gate[columns].transpose(1, 0, 2)[...] = z
+                    d[0] += np.add.reduce(np.matmul(z, of_gates, out=parts(n)), out=one)
+
+    def adding(total: Array, left: Array, right: Array) -> Callable[[slice], None]:
+        """total += left^T right, of some columns at a time."""
+        part = np.empty_like(total)
+
+        def add(columns: slice) -> None:
+            np.matmul(left[columns].T, right[columns], out=part)
+            np.add(total, part, out=total)
+
+        return add
+
+    products = []
+    if more:
+        x, dW, dU = more
+        products = [adding(dW, da, x), adding(dU, ds, before[0])]
     with single_threaded_blas():
-        _pipeline(self, _runs(counts, reverse)[::-1], rows, load, compute, store)
-    return da, ds, tuple(before)
+        _beside(self, _chunks(counts, reverse)[::-1], rows, compute, products, -1)
+    return da.T, ds.T, tuple(_transposed(self, d) for d in now)
 
 
-def _sigmoid(z: Array, high: Array) -> None:
-    """z = 1 / (1 + exp(-z)). With the minimum of -z and HIGHEST, exp cannot overflow; NumPy's fast
-    loop for it needs two arrays."""
+# --- the cells ------------------------------------------------------------------------------------
+
+def _sigmoid(z: Array) -> None:
+    """z = 1 / (1 + exp(-z)); where exp(-z) is infinite, 0."""
     np.negative(z, out=z)
-    np.minimum(z, high[:len(z)], out=z)
     np.exp(z, out=z)
     z += 1
     np.divide(1, z, out=z)
 
 
-def _lstm(z: Array, h: Array, c: Array, new_h: Array, new_c: Array, tanh_c: Array, high: Array
-          ) -> None:
-    """The states after a step, and z becomes the gates."""
-    i, f, g, o = blocks(z, len(h))
-    _sigmoid(z[:2 * len(h)], high)
+def _lstm(a: Array, s: Array, h: Array, c: Array, tanh_c: Array) -> None:
+    """h and c become those after the step, s the gates."""
+    s += a
+    i, f, g, o = s
+    _sigmoid(s[:2])
     np.tanh(g, out=g)
-    _sigmoid(o, high)
-    np.multiply(c, f, out=new_c)
-    np.multiply(i, g, out=new_h)
-    new_c += new_h                          # f c + i g
-    np.tanh(new_c, out=tanh_c)
-    np.multiply(o, tanh_c, out=new_h)       # o tanh(c)
+    _sigmoid(o)
+    c *= f
+    np.multiply(i, g, out=h)
+    c += h                                  # f c + i g
+    np.tanh(c, out=tanh_c)
+    np.multiply(o, tanh_c, out=h)           # o tanh(c)
 
 
 def _lstm_backward(gates: Array, dh: Array, dc: Array, c: Array, tanh_c: Array, one: Array,
                    two: Array) -> None:
     """dc becomes that before the step, and the gates dz."""
-    i, f, g, o = blocks(gates, len(dh))
+    i, f, g, o = gates
     np.multiply(tanh_c, tanh_c, out=one)
     np.subtract(1, one, out=one)
     one *= o
@@ -253,27 +283,23 @@ def _lstm_backward(gates: Array, dh: Array, dc: Array, c: Array, tanh_c: Array, 
     f[...] = two
 
 
-def _gru(z: Array, s: Array, bias: Array | None, h: Array, new_h: Array, m: Array, high: Array
-         ) -> None:
-    """The state after a step, m = s_n + bias, and z, the part of the input, becomes the gates."""
-    H = len(h)
-    r, update, n = blocks(z, H)
-    z[:2 * H] += s[:2 * H]
-    _sigmoid(z[:2 * H], high)
-    m[...] = s[2 * H:]
-    if bias is not None:
-        m += bias
-    np.multiply(r, m, out=s[:H])
-    n += s[:H]
+def _gru(a: Array, s: Array, bias: Array | None, h: Array, m: Array) -> None:
+    """h becomes that after the step, m = s_n + bias, and s the gates."""
+    r, update, n = s
+    s[:2] += a[:2]
+    _sigmoid(s[:2])
+    np.add(n, 0 if bias is None else bias, out=m)
+    np.multiply(r, m, out=n)
+    n += a[2]
     np.tanh(n, out=n)
-    np.subtract(h, n, out=new_h)
-    new_h *= update
-    new_h += n                              # n + z (h - n)
+    h -= n
+    h *= update
+    h += n                                  # n + z (h - n)
 
 
 def _gru_backward(gates: Array, dh: Array, h: Array, m: Array, one: Array, dn_r: Array) -> None:
     """dh becomes that before the step without the part through s, and the gates da."""
-    r, z, n = blocks(gates, len(dh))
+    r, z, n = gates
     np.subtract(h, n, out=one)
     one *= z
     one *= dh

@@ -57,11 +57,23 @@ def scan(self: Backend, cell: str, a: Array, U: Array, states: Sequence[Array],
     return h, tuple(states), tuple(kept)
 
 
+def scan_product(self: Backend, cell: str, x: Array, W: Array, b: Array | None, U: Array,
+                 states: Sequence[Array], counts: Sequence[int], *, bias: Array | None = None,
+                 reverse: bool = False, lengths: Array | None = None, keep: bool = True
+                 ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+    """`scan` of a = W x + b, with x (D, P), W (gates H, D) and b (gates H,), or None for 0.
+
+    A backend may compute the product while it computes steps.
+    """
+    return self.scan(cell, self.gemm(W, x, bias=b), U, states, counts, bias=bias, reverse=reverse,
+                     lengths=lengths, keep=keep)
+
+
 def scan_backward(self: Backend, cell: str, dy: Array | None, dstates: Sequence[Array], U: Array,
                   kept: Sequence[Array], counts: Sequence[int], *, reverse: bool = False,
                   lengths: Array | None = None) -> tuple[Array, Array, tuple[Array, ...]]:
     """The gradients of `scan`: da and ds (gates H, P), and those with respect to the states
-    before the first step.
+    before the first step. da, ds and what `scan` keeps may be transposed views.
 
     dW = da x^T, dU = ds h^T with h of the step before, dx = W^T da. Both are one array if they
     are equal.
@@ -91,4 +103,18 @@ def scan_backward(self: Backend, cell: str, dy: Array | None, dstates: Sequence[
         for k, place in enumerate(places):
             place[...] = (before[k] if lengths is None else
                           self.xp.where(t < lengths, before[k], d[k]))
+    return da, ds, tuple(dstates)
+
+
+def scan_product_backward(self: Backend, cell: str, dy: Array | None, dstates: Sequence[Array],
+                          x: Array, U: Array, kept: Sequence[Array], counts: Sequence[int],
+                          dW: Array, dU: Array, *, accumulate: bool = False,
+                          reverse: bool = False, lengths: Array | None = None
+                          ) -> tuple[Array, Array, tuple[Array, ...]]:
+    """`scan_backward`, and the gradients with respect to W and U, which go into dW and dU or, with
+    `accumulate`, are added to them."""
+    da, ds, dstates = self.scan_backward(cell, dy, dstates, U, kept, counts, reverse=reverse,
+                                         lengths=lengths)
+    self.gemm(da, x, trans_b=True, out=dW, accumulate=accumulate)
+    self.gemm(ds, kept[0], trans_b=True, out=dU, accumulate=accumulate)     # h of the step before
     return da, ds, tuple(dstates)

@@ -61,7 +61,7 @@ def _large() -> Iterator[Case]:
                {"dy": normal(65, 6000), "tokens": np.random.default_rng(8).integers(0, 500, 6000),
                 "out": normal(500, 65)}, {"accumulate": True}, writes=("out",))
     for cell, kind in (("lstm", "full"), ("lstm", "ragged"), ("gru", "full"), ("tanh", "ragged")):
-        yield from scans(cell, 72, 130, 5, kind, np.float32)
+        yield from scans(cell, 72, 130, 20, kind, np.float32)
     for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)),
                           ((16, 33, 32, 65), Window.make(2, stride=2)),
                           ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)),

@@ -356,14 +356,15 @@ def _scans() -> Iterator[Case]:
     """All samples in all steps; fewer and fewer samples; with masks; predictions."""
     for dtype in FLOATS:
         for cell in ("lstm", "gru", "tanh", "relu", "sigmoid", "softplus"):
-            shapes = (3, 5, 4), (1, 1, 2), (17, 20, 3)
+            shapes = (3, 5, 4), (1, 1, 2), (17, 20, 3), (2, 3, 35)
             for H, N, T in shapes if cell in ("lstm", "gru", "tanh") else shapes[:1]:
                 for kind in ("full", "ragged", "masks", "prediction"):
                     yield from scans(cell, H, N, T, kind, dtype)
 
 
 def scans(cell: str, H: int, N: int, T: int, kind: str, dtype: Any) -> Iterator[Case]:
-    """A scan and its gradient. With masks the host does not know the lengths."""
+    """A scan and its gradient, and the same of a product. With masks the host does not know the
+    lengths."""
     rules, rng = cell_of(cell), np.random.default_rng([H, N, T])
     ends = np.sort(rng.integers(0, T + 1, N))[::-1]
     counts = [int((ends > t).sum()) if kind == "ragged" else N for t in range(T)]
@@ -378,6 +379,11 @@ def scans(cell: str, H: int, N: int, T: int, kind: str, dtype: Any) -> Iterator[
     label = f"{cell}-{H}x{N}x{T}-{kind}-{np.dtype(dtype)}"
     scan = Case("scan", label, arrays | known, options | {"keep": kind != "prediction"})
     yield scan
+    factors = {"x": normal(3, P, dtype=dtype, seed=8), "W": normal(rows, 3, dtype=dtype, seed=9)}
+    b = {"b": normal(rows, dtype=dtype, seed=10) if N % 2 else None}
+    given = {name: array for name, array in arrays.items() if name != "a"} | factors
+    yield Case("scan_product", label, given | known | (b if N % 2 else {}),
+               scan.options | ({} if N % 2 else b))
     if kind == "prediction":
         return
     kept = call(Backend(), "scan", scan.arrays | scan.options)[2]
@@ -387,8 +393,13 @@ def scans(cell: str, H: int, N: int, T: int, kind: str, dtype: Any) -> Iterator[
     arrays = {"U": U} | {f"kept {k}": array for k, array in enumerate(kept)}
     arrays |= {f"dstates {k}": normal(H, N, dtype=dtype, seed=6 + k) for k in range(rules.states)}
     last_alone = kind == "full" and N == 5
-    yield Case("scan_backward", label, arrays | known | ({} if last_alone else {"dy": dy}),
-               options | ({"dy": None} if last_alone else {}))
+    arrays |= known | ({} if last_alone else {"dy": dy})
+    options |= {"dy": None} if last_alone else {}
+    yield Case("scan_backward", label, arrays, options)
+    yield Case("scan_product_backward", label, arrays | {
+        "x": factors["x"], "dW": normal(rows, 3, dtype=dtype, seed=11),
+        "dU": normal(rows, H, dtype=dtype, seed=12)}, options | {"accumulate": kind == "ragged"},
+        writes=("dW", "dU"))
 
 
 def _dropout() -> Iterator[Case]:

@@ -72,12 +72,12 @@ class Scan(Layer):
         (_, T, N), H, backend = x.shape, self.units, self.backend
         steps = Steps(backend, T, N, lengths)
         x = steps.columns(x)                                                # (D, P)
-        a = backend.gemm(self.W.data, x, bias=self.b.data if self.b else None)
         states = (tuple(map(steps.sorted, initial)) if initial else
                   tuple(backend.zeros((H, N), x.dtype) for _ in range(cell_of(self.cell).states)))
-        h, states, kept = backend.scan(
-            self.cell, a, self.U.data, states, steps.counts, bias=self.c.data if self.c else None,
-            reverse=self.reverse, lengths=steps.masks, keep=self.keeps(mode))
+        h, states, kept = backend.scan_product(
+            self.cell, x, self.W.data, self.b.data if self.b else None, self.U.data, states,
+            steps.counts, bias=self.c.data if self.c else None, reverse=self.reverse,
+            lengths=steps.masks, keep=self.keeps(mode))
         self.remember(mode, x, kept, steps)
         states = tuple(map(steps.unsorted, states))
         return steps.sequence(h, clean=True) if self.sequences else states[0], states
@@ -95,12 +95,10 @@ class Scan(Layer):
             for _ in range(cell_of(self.cell).states)]
         if not self.sequences:
             dstates[0] = steps.sorted(dy + dlast[0] if dlast else dy)
-        da, ds, dinitial = self.backend.scan_backward(
-            self.cell, steps.columns(dy) if self.sequences else None, dstates, self.U.data, kept,
-            steps.counts, reverse=self.reverse, lengths=steps.masks)
-        before = kept[0]                                                    # h of the step before
-        self.backend.gemm(da, x, trans_b=True, out=self.W.grad, accumulate=accumulate)
-        self.backend.gemm(ds, before, trans_b=True, out=self.U.grad, accumulate=accumulate)
+        da, ds, dinitial = self.backend.scan_product_backward(
+            self.cell, steps.columns(dy) if self.sequences else None, dstates, x, self.U.data, kept,
+            steps.counts, self.W.grad, self.U.grad, accumulate=accumulate, reverse=self.reverse,
+            lengths=steps.masks)
         self.bias_gradients(da, ds, accumulate)
         dx = (steps.sequence(self.backend.gemm(self.W.data, da, trans_a=True)) if self.needs_dx
               else None)

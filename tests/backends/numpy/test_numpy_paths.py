@@ -322,10 +322,25 @@ def test_a_product_that_overlaps_its_operands(small, where, accumulate):
 @pytest.mark.parametrize("kind", ["full", "ragged", "prediction"])
 def test_recurrent_steps_in_parts(small, cell, kind):
     """Several parts, with more and more and with fewer and fewer samples; in one thread, and in
-    threads that load the next part and store the last one meanwhile."""
+    threads that multiply the inputs of the next part or the gradients of the last one meanwhile."""
     for case in scans(cell, 10, 7, 11, kind, np.float32):
         results = run(case, small)
         agree(case, results, run(case, BASE))
         small.threads = ThreadPool(1)
         assert all(map(same_bits, run(case, small), results))
         small.threads = ThreadPool(3)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("size", [1, 300, 100_000])
+def test_sums_of_transposed_gradients_are_as_exact_as_of_others(size: int, accumulate: bool):
+    """Those of recurrent layers; one column after the other, a sum would lose three digits."""
+    backend, dy = NumpyBackend(), 1 + normal(5, size)
+    results = []
+    for dz in (dy, np.asfortranarray(dy)):
+        db = np.ones(5, np.float32)
+        assert backend.activation_backward(dz, dz, None, bias_grad=db, accumulate=accumulate) is dz
+        results.append(db)
+    exact = dy.sum(axis=1, dtype=np.float64) + accumulate
+    for db in results:
+        np.testing.assert_allclose(db, exact, rtol=1e-6)
