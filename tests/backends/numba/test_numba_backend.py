@@ -162,7 +162,8 @@ def test_a_network_learns_the_same_as_on_numpy():
 
 # --- calls that go to NumPy -----------------------------------------------------------------------
 
-PLAIN = {"update_running", "tally", "advance", "collector", "joined"}       # no kernels
+PLAIN = {"update_running", "tally", "advance", "collector", "joined", "scan_product",
+         "scan_product_backward"}                           # no kernels of their own
 
 # Float32 calls that NumpyBackend computes, wholly or in part; it computes all float64 calls.
 FALLS_BACK = {

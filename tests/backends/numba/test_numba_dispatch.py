@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parity import Case, call, flat, normal, run, same_bits
-from parity_cases import other_optimizers
+from parity_cases import other_optimizers, scans
 
 from xpnet.backends import Backend, Window
 
@@ -123,6 +123,18 @@ def kernels_of(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch, method: s
 def test_float32_is_compiled(method: str, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     kernel, arguments = CALLS[method]
     assert kernels_of(backend, monkeypatch, method, arguments) == [kernel]
+
+
+def test_the_parts_of_a_scanned_product_are_compiled(backend: NumbaBackend,
+                                                     monkeypatch: pytest.MonkeyPatch):
+    products = "dots", "multiply"
+    for case in scans("lstm", 8, 3, 2, "full", np.float32):
+        kernels = kernels_of(backend, monkeypatch, case.method, case.arrays | case.options)
+        if case.method == "scan_product":
+            assert kernels[0] in products and kernels[1:] == ["lstm"]
+        if case.method == "scan_product_backward":
+            assert kernels[0] == "lstm_backward" and set(kernels[1:]) <= set(products)
+            assert len(kernels) == 3
 
 
 @pytest.mark.parametrize("case",
