@@ -56,7 +56,7 @@ class NumbaBackend(NumpyBackend):
     batch_norm_backward = normalization.batch_norm_backward
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
-    # one product for all steps: its threads have no time left beside the steps
+    # one product for all steps, before them: all threads compute the steps
     scan_product = Backend.scan_product
     scan_product_backward = Backend.scan_product_backward
     update = optimizers.update

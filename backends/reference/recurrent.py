@@ -19,7 +19,7 @@ def scan(self: Backend, cell: str, a: Array, U: Array, states: Sequence[Array],
 
     Returns h of all steps (H, P), the states after the last step of each sample, and with
     `keep` what scan_backward needs: the states before each step (H, P), and the arrays of the
-    cell.
+    cell. These arrays may be transposed views.
 
     Args:
         cell: a name in cells.py, where the equations of a step are, or that of an activation.
@@ -61,9 +61,13 @@ def scan_product(self: Backend, cell: str, x: Array, W: Array, b: Array | None, 
                  states: Sequence[Array], counts: Sequence[int], *, bias: Array | None = None,
                  reverse: bool = False, lengths: Array | None = None, keep: bool = True
                  ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
-    """`scan` of a = W x + b, with x (D, P), W (gates H, D) and b (gates H,), or None for 0.
+    """`scan` of a = W x + b. A backend may compute this product some steps at a time, while it
+    computes other steps.
 
-    A backend may compute the product while it computes steps.
+    Args:
+        x: (D, P), the inputs of all steps, with the columns of a.
+        W: (gates H, D).
+        b: (gates H,), or None for 0. The other arguments are those of scan.
     """
     return self.scan(cell, self.gemm(W, x, bias=b), U, states, counts, bias=bias, reverse=reverse,
                      lengths=lengths, keep=keep)
@@ -73,10 +77,9 @@ def scan_backward(self: Backend, cell: str, dy: Array | None, dstates: Sequence[
                   kept: Sequence[Array], counts: Sequence[int], *, reverse: bool = False,
                   lengths: Array | None = None) -> tuple[Array, Array, tuple[Array, ...]]:
     """The gradients of `scan`: da and ds (gates H, P), and those with respect to the states
-    before the first step. da, ds and what `scan` keeps may be transposed views.
+    before the first step. da and ds may be transposed views, and are one array if they are equal.
 
-    dW = da x^T, dU = ds h^T with h of the step before, dx = W^T da. Both are one array if they
-    are equal.
+    dW = da x^T, dU = ds h^T with h of the step before, dx = W^T da.
 
     Args:
         dy: with respect to h of all steps (H, P), or None for 0. With `lengths`, it must be 0
@@ -111,8 +114,14 @@ def scan_product_backward(self: Backend, cell: str, dy: Array | None, dstates: S
                           dW: Array, dU: Array, *, accumulate: bool = False,
                           reverse: bool = False, lengths: Array | None = None
                           ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """`scan_backward`, and the gradients with respect to W and U, which go into dW and dU or, with
-    `accumulate`, are added to them."""
+    """The gradients of `scan_product`: what `scan_backward` returns, and in dW and dU those with
+    respect to W and U. The one with respect to b is the sum of da over its columns.
+
+    Args:
+        x: that of scan_product, (D, P).
+        dW, dU: arrays (gates H, D) and (gates H, H) for the gradients; with `accumulate` they are
+            added. The other arguments are those of scan_backward.
+    """
     da, ds, dstates = self.scan_backward(cell, dy, dstates, U, kept, counts, reverse=reverse,
                                          lengths=lengths)
     self.gemm(da, x, trans_b=True, out=dW, accumulate=accumulate)

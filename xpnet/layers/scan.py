@@ -19,9 +19,9 @@ class Scan(Layer):
     """Base class: the hidden states h (H, T, N) of a sequence X (D, T, N), or the last one (H, N).
 
     A step is a cell in backends/cells.py, a function of a = W x + b of this step, of s = U h of the
-    step before, both (gates H, N), and of the states. W x of all steps is one product, (gates H, D)
-    with (D, T N); so are the gradients with respect to W, U and X. Only U h and its gradient need a
-    product for each step: see `Backend.scan`.
+    step before, both (gates H, N), and of the states. W x is one product of all steps, (gates H, D)
+    with (D, T N), or one for several steps; so are the gradients with respect to W, U and X. Only
+    U h and its gradient need a product for each step: see `Backend.scan_product`.
 
     Args:
         units: H.
