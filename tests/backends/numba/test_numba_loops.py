@@ -109,8 +109,9 @@ def test_a_batch_may_be_empty(cell: str, backend: NumbaBackend):
     a, U, bias = (case.arrays.get(name) for name in ("a", "U", "bias"))
     states = [array[:, :0] for name, array in case.arrays.items() if name.startswith("states")]
     y, last, kept = backend.scan(cell, a[:, :0], U, states, [0] * 3, bias=bias)
-    dU_parts = backend.scan_backward(cell, y, last, U, kept, [0] * 3)
-    assert y.shape == last[0].shape == (5, 0) and dU_parts[0].shape == (len(U), 0)
+    da, ds, dstates = backend.scan_backward(cell, y, last, U, kept, [0] * 3)
+    assert y.shape == last[0].shape == dstates[0].shape == (5, 0)
+    assert da.shape == ds.shape == (len(U), 0)
 
 
 def test_long_and_short_blocks_take_turns_if_lengths_differ():
