@@ -40,6 +40,8 @@ def measure(args):
     def run(seed):
         first = 1000 * seed
         bagged = xn.Ensemble.bagged(lambda s: network(shape, s), MOST, x, y, seed=first, **settings)
+        for net in bagged.nets:
+            check_ended(net, net.history)
         others = [network(shape, first + k) for k in range(MOST)]
         dropout = network(shape, first, dropped=True)
         for net in (*others, dropout):

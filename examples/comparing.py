@@ -51,6 +51,7 @@ def options(description, *, data, epochs, samples, tested, seeds):
 
 
 def positive(text):
+    """The number of an option."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or larger. Received: {text}.")
     return int(text)
@@ -92,8 +93,8 @@ def trained(net, args, images, may_diverge=False, **settings):
 
 
 def check_ended(net, history, may_diverge=False):
-    """End the program after Ctrl-C, which ends a single training, and if the training diverged: the
-    figure would compare something else."""
+    """End the program after Ctrl-C, which `fit` takes as the end of one training, and if the
+    training diverged: the figure would compare something else."""
     if history.interrupted:
         raise KeyboardInterrupt
     if history.diverged and not may_diverge:

@@ -9,9 +9,18 @@ batches of 60; the paper trains for 50,000 steps. The curves are the 15th, 50th 
 of the inputs of the last sigmoid, in 500 unseen images. What came out is in docs/experiments.md.
 """
 
-import comparing
 import numpy as np
-from comparing import draw_curves, figure, images, options, reached, results, save, span
+from comparing import (
+    check_ended,
+    draw_curves,
+    figure,
+    images,
+    options,
+    reached,
+    results,
+    save,
+    span,
+)
 
 import xpnet as xn
 from xpnet.viz.figure import colour
@@ -61,7 +70,7 @@ def measure(args):
 
     def run(seed, normalised):
         net, watch = network(x.shape[1:], seed, normalised), Watch(unseen, truth)
-        comparing.check_ended(net, net.fit(
+        check_ended(net, net.fit(
             x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=60, epochs=args.epochs,
             callbacks=[watch], verbose=False))
         found = np.array(watch.percentiles)                                     # (T, 3, 100)
