@@ -122,7 +122,8 @@ def _scan(self: NumpyBackend, cell: str, gates: Array, inputs: Sequence[Callable
     now = [_transposed(self, state) for state in states]                    # (N, H) each
     turned = U.reshape(G, H, H).transpose(0, 2, 1)                          # U^T of each gate
     turned = np.ascontiguousarray(turned) if len(counts) > MANY else turned
-    y, third, by_gate = self.empty((P, H), kind), self.empty((P, H), kind), gates.reshape(P, G, H)
+    y, by_gate = self.empty((P, H), kind), gates.reshape(P, G, H)
+    third = self.empty((P, H), kind)                                        # tanh(c), or m of a GRU
     before = [self.empty((P, H), kind) for _ in states] if keep else []
     room = _room(G, N, H, kind)
 
