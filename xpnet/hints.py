@@ -62,10 +62,10 @@ def hinted(function: Function) -> Function:
 
     @functools.wraps(function)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(name not in names for name in kwargs):
-            name = next(name for name in kwargs if name not in names)
-            raise TypeError(f"{who(self)}: expected {_listed(names)}. "
-                            f"Received: {name}{_meaning(name, names)}.")
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(f"{who(self)}: expected {_listed(names)}. "
+                                f"Received: {name}{_meaning(name, names)}.")
         if len(args) > len(places) and not several:
             raise TypeError(f"{who(self)}: expected {_without_names(places)}"
                             f"{_more(names, places)}. Received: {len(args)}.")

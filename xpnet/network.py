@@ -79,8 +79,6 @@ class Network(StoredGraph):
         name: the name of the network as a part of another one.
     """
 
-    kind = "network"
-
     @hinted
     def __init__(self, inputs: Any, outputs: Any, *, backend: str | Backend = "auto",
                  dtype: Any = "float32", seed: int = 0, name: str | None = None) -> None:

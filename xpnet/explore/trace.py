@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def meaning(kind: type) -> str:
     """The formula of a layer of xpnet, from its docstring."""
     if getattr(xl, kind.__name__, None) is not kind:
         return "a layer of your own, whose formula is not known here"
-    return re.split(r", dX =", Item(kind).formula)[0]
+    return Item(kind).formula.split(", dX =")[0]
 
 
 def _part(side: Side, node: Node, part: Part) -> dict[str, Any]:
