@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from processes import ROOT, SUPPORT
 
 AT_A_TIME = 2
+LONGEST = 1800          # seconds of a run, which a mistake may make wait for ever
 
 
 class Outcome(NamedTuple):
@@ -49,6 +51,7 @@ def begin(module: Any, arguments: Sequence[str], output: Path, error: Path) -> i
     if number != 0:
         return number
     status = 1
+    signal.alarm(LONGEST)               # ends the process
     try:
         for file, place in ((output, 1), (error, 2)):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), place)

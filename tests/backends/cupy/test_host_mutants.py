@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from check_runs import Outcome, outcomes
 from host_mutants import MUTANTS
-from processes import ROOT
+from processes import ROOT, run_script
 from tiers import first, full
 
 IN_FIRST_TIER = "an array from the host in a graph",
@@ -47,6 +47,21 @@ def test_a_mistake_is_noticed(name: str, noticed: Outcomes):
     assert result.status == pytest.ExitCode.TESTS_FAILED, (
         f"status {result.status}\n{result.output[-3000:]}\n{result.error[-3000:]}")
     assert MUTANTS[name].output in result.output
+
+
+def test_a_run_that_waits_for_ever_is_ended(tmp_path: Path):
+    run_script(f"""
+import os, signal, time
+from pathlib import Path
+from types import SimpleNamespace
+
+import check_runs
+
+check_runs.LONGEST = 1
+waiting, folder = SimpleNamespace(main=lambda arguments: time.sleep(60)), Path({str(tmp_path)!r})
+check_runs.begin(waiting, (), folder / "output", folder / "error")
+assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGALRM
+""")
 
 
 @full
