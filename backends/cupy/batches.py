@@ -24,7 +24,8 @@ SOURCES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
 TARGETS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 LABELS = np.dtype(np.int64)
 TILE = cuda_launch.constant("batches", "TILE")
-VALUES = np.dtype([("at", np.float64, 8)])      # the argument `Values values`
+# the argument `Values values`
+VALUES = np.dtype([("at", np.float64, cuda_launch.constant("batches", "VALUES"))])
 
 SHARE = 0.25  # of the free memory: larger arrays of samples stay on the host
 SLOTS = 3  # batches in flight: one is read, one is copied, one is filled

@@ -166,8 +166,8 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     described in common.cu.
 
     The threads of a block are spread over vectors first, then over columns, and over several rows
-    if a row is short. A row is cut into blocks until there are MANY: the last ones to start then
-    have little left to do, while the rest of the GPU is idle.
+    if a row is short. A row is cut into so many blocks that there are MANY in all. Then each has
+    little to do, and while the last ones run, the rest of the GPU is not idle for long.
     """
     x = min(power_of_two(vectors), THREADS)
     y = min(power_of_two(columns), THREADS // x)

@@ -8,7 +8,7 @@
 
 #define STRIP 4     // output rows of a thread
 #define HIGH 3      // rows of a tile of taps; it is AHEAD wide
-// The columns of a row that one block goes through alone.
+// FOR_COLUMNS for a block that goes through whole rows: depthwise_dW, whose blockIdx.x is a piece.
 #define WHOLE_ROW(ox, OW) for (int ox = threadIdx.y; ox < (OW); ox += blockDim.y)
 
 // y[f, oy, ox] = g(bias[f] + sum over i, j of W[f, i, j] x[f / per, iy, ix]), g the activation.

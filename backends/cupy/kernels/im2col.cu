@@ -5,13 +5,15 @@
 //     cols (C, KH, KW, OH, OW, N)
 //     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 if (iy, ix) is padding
 
-// The position of an element of cols, of the columns of channel c.
+// The index of cols[c, i, j, oy, ox] for the first sample.
 __device__ __forceinline__ i64 column_at(int c, int i, int j, int oy, int ox, const Window& w) {
     return (((((i64)c * w.KH + i) * w.KW + j) * w.OH + oy) * w.OW + ox) * w.N;
 }
 
-// A thread reads an element of x, or of the padding, once, and writes it to every window that reads
-// it. `line` and `column` count from the edge of the padding; launch.py has the number of each.
+// A thread reads an element of x once, or takes 0 in the padding, and writes it to every window that
+// includes it: a thread that went through cols would read each element once for each window. `line`
+// and `column` count from the edge of the padding to the last tap of the last window; conv.py
+// computes how many there are.
 template <typename T, int V>
 __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w, int lines,
                        int columns) {

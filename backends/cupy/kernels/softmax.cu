@@ -198,7 +198,7 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
         Classes<T, V, R> values(z + n, K, N);
         const Classes<T, V, R> targets(t + n, K, N);
         Number top[V], total[V], level[V], loss[V] = {}, weight[V] = {};
-        top_and_total<false>(values, K, top, total);
+        top_and_total<false>(values, K, top, total);        // the loss needs every z once more
         for (int v = 0; v < V; v++) level[v] = log(total[v]);
 #pragma unroll(R ? R : 4)
         FOR_CLASSES(r, k, K, R) {
