@@ -82,7 +82,7 @@ MUTANTS: dict[str, Mutant] = {
         f"{CUPY}/launch.py", "*window.stride, top, left,", "*window.stride, left, top,",
         f"{BACKEND}the_struct_is_the_one_of_the_kernels", "AssertionError"),
     "a struct with a number too few": Mutant(
-        f"{CUPY}/batches.py", '[("at", np.float64, 8)]', '[("at", np.float64, 7)]', OUTSIDE,
+        f"{CUPY}/batches.py", '"VALUES"))', '"VALUES") - 1)', OUTSIDE,
         "assign: expected the arguments"),
     "values after the eighth are written to the start": Mutant(
         f"{CUPY}/batches.py", "out[start:] if start else out", "out",
