@@ -29,8 +29,8 @@ ABOUT = {"first": "the first tier; XPNET_TESTS=all runs everything", "all": "eve
          "rest": "what the first tier leaves out"}
 
 
-# Tests and compilers make so many objects that Python's default, a collection after each 700 new
-# ones, takes a tenth of the time.
+# Tests and compilers create many objects. With Python's default, a garbage collection after every
+# 700 new objects, collections take a tenth of the time.
 gc.set_threshold(100_000, 20, 20)
 
 # The files that take longest, so that no process is alone in the last minutes. They begin with

@@ -166,8 +166,8 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     described in common.cu.
 
     The threads of a block are spread over vectors first, then over columns, and over several rows
-    if a row is short. A row is cut into so many blocks that there are MANY in all. Then each has
-    little to do, and while the last ones run, the rest of the GPU is not idle for long.
+    if a row is short. Long rows are cut until there are about MANY blocks. Each block is then
+    short, so little of the GPU's time is lost while the last blocks finish.
     """
     x = min(power_of_two(vectors), THREADS)
     y = min(power_of_two(columns), THREADS // x)

@@ -178,10 +178,10 @@ def scan_product_backward(self: NumpyBackend, cell: str, dy: Array | None,
 
 
 def _scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
-                   more: tuple[Array, ...], U: Array, kept: Sequence[Array],
+                   for_weights: tuple[Array, ...], U: Array, kept: Sequence[Array],
                    counts: Sequence[int], reverse: bool
                    ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """scan_backward. `more` is x^T, dW and dU, to which the gradients are added, or nothing."""
+    """scan_backward. `for_weights`: x^T, dW and dU, to which the gradients are added; or ()."""
     (rows, H), P, N, kind = U.shape, kept[0].shape[1], dstates[0].shape[1], U.dtype
     G = rows // H
     now = [_transposed(self, d) for d in dstates]                           # (N, H) each
@@ -223,8 +223,8 @@ def _scan_backward(self: NumpyBackend, cell: str, dy: Array | None, dstates: Seq
         return add
 
     products = []
-    if more:
-        x, dW, dU = more
+    if for_weights:
+        x, dW, dU = for_weights
         products = [adding(dW, da, x), adding(dU, ds, before[0])]
     with single_threaded_blas():
         _beside(self, _chunks(counts, reverse)[::-1], rows, compute, products, -1)

@@ -58,8 +58,9 @@ def fetch(source, H, column, width, short):  # noqa: N803
 def fetch_inputs(a, N, H, column, width, ahead, held, z):  # noqa: N803
     """The short array z of a step from a (gates H, P). Returns `held`, for the next step.
 
-    Of one sample, each element of a step is in a cache line of its own, which has the next steps,
-    too. So LANES columns at a time are transposed to `ahead`: those from LANES * held on.
+    If there is only one sample, the elements of a step are P floats apart, each in another cache
+    line. So LANES steps at a time are transposed to `ahead` (LANES, gates H), those from column
+    LANES * held on.
     """
     if N > 1:
         fetch(a, H, column, width, z)
