@@ -56,9 +56,8 @@ class NumbaBackend(NumpyBackend):
     batch_norm_backward = normalization.batch_norm_backward
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
-    # one product for all steps, before them: all threads compute the steps
-    scan_product = Backend.scan_product
-    scan_product_backward = Backend.scan_product_backward
+    scan_product = recurrent.scan_product
+    scan_product_backward = Backend.scan_product_backward      # large products after all steps
     update = optimizers.update
     gather_batch = batches.gather_batch
     take_columns = batches.take_columns

@@ -41,12 +41,20 @@ def gemm(self: NumbaBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     direct = self._is_direct(out, FLOAT32, a, b, bias) and (plain or not accumulate)
     y: Array = out if direct else self.empty((M, N), FLOAT32)
     relu = activation == "relu"
+    a, trans_a = in_memory(a, trans_a)
+    b, trans_b = in_memory(b, trans_b)
     self._multiply(ready(a, a.shape), trans_a, ready(b, b.shape), trans_b, bias, y, relu,
                    direct and accumulate)
     if activation is not None and not relu:
         y = self.activate(y, activation)
         direct = False
     return y if direct else self.store(y, out, accumulate)
+
+
+def in_memory(m: Array, transposed: bool) -> tuple[Array, bool]:
+    """The same op(m) from an array in C order, if m is a transposed view of one."""
+    is_view = m.T.flags.c_contiguous and not m.flags.c_contiguous
+    return (m.T, not transposed) if is_view else (m, transposed)
 
 
 def multiply(self: NumbaBackend, a: Array, trans_a: bool, b: Array, trans_b: bool,

@@ -1,4 +1,8 @@
-"""All steps of a recurrent layer in one compiled call, for float32."""
+"""All steps of a recurrent layer in one compiled call, for float32.
+
+Arrays of all steps, (rows, P), are transposed here, as on NumPy: a step is then one piece of
+memory. What is kept for the backward pass is returned as transposed views.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpnet.backends.base import Array
+from xpnet.backends.base import Array, Backend
 from xpnet.backends.cells import cell_of
 from xpnet.backends.numba.kernels import recurrent as kernels
 from xpnet.backends.numba.kernels.arrays import FLOAT32, float32, ready
@@ -19,9 +23,10 @@ from xpnet.backends.numpy.backend import NumpyBackend
 if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
 
-NOTHING = np.empty((1, 0), FLOAT32)
 LINE = 16                       # floats in a cache line
 SHORT = {4: 8, 3: 7, 1: 2}      # gates -> blocks of (width, H) in the short arrays of a kernel
+
+Scanned = tuple[Array, tuple[Array, ...], tuple[Array, ...]]
 
 
 def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
@@ -46,32 +51,62 @@ def division(counts: tuple[int, ...], samples: int) -> tuple[np.ndarray, np.ndar
     return starts, firsts, size
 
 
+def transposed(self: NumbaBackend, m: Array) -> Array:
+    """m^T in C order, to be read only: a copy, unless m is a transposed view."""
+    if m.T.flags.carray:
+        return m.T
+    out = self.empty(m.T.shape, FLOAT32)
+    kernels.transposed(self.threads_for(m.size), ready(m, m.shape), out)
+    return out
+
+
+def vector(b: Array | None, size: int) -> Array:
+    """b (size,), or zeros."""
+    return np.zeros(size, FLOAT32) if b is None else ready(b, (size,))
+
+
 def scan(self: NumbaBackend, cell: str, a: Array, U: Array, states: Sequence[Array],
          counts: Sequence[int], *, bias: Array | None = None, reverse: bool = False,
-         lengths: Array | None = None, keep: bool = True
-         ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+         lengths: Array | None = None, keep: bool = True) -> Scanned:
     if not known(cell, lengths, a, U, bias, *states):
         return NumpyBackend.scan(self, cell, a, U, states, counts, bias=bias, reverse=reverse,
                                  lengths=lengths, keep=keep)
-    (rows, H), P = U.shape, a.shape[1]
-    y, after = self.empty((H, P), FLOAT32), tuple(np.array(state, order="C") for state in states)
+    return _scan(self, cell, transposed(self, a), None, U, states, counts, bias, reverse, keep)
+
+
+def scan_product(self: NumbaBackend, cell: str, x: Array, W: Array, b: Array | None, U: Array,
+                 states: Sequence[Array], counts: Sequence[int], *, bias: Array | None = None,
+                 reverse: bool = False, lengths: Array | None = None, keep: bool = True
+                 ) -> Scanned:
+    if not known(cell, lengths, x, W, b, U, bias, *states):
+        return Backend.scan_product(self, cell, x, W, b, U, states, counts, bias=bias,
+                                    reverse=reverse, lengths=lengths, keep=keep)
+    a = self.gemm(x, W, trans_a=True, trans_b=True)                         # (P, gates H)
+    return _scan(self, cell, a, b, U, states, counts, bias, reverse, keep)
+
+
+def _scan(self: NumbaBackend, cell: str, a: Array, b: Array | None, U: Array,
+          states: Sequence[Array], counts: Sequence[int], bias: Array | None, reverse: bool,
+          keep: bool) -> Scanned:
+    """scan of a + b, for a (P, gates H)."""
+    (rows, H), P = U.shape, len(a)
+    y, after = self.empty((P, H), FLOAT32), [np.array(state.T, order="C") for state in states]
     sizes = *(1 for _ in states), *cell_of(cell).kept
-    kept = (tuple(self.empty((blocks * H, P), FLOAT32) for blocks in sizes) if keep
-            else (NOTHING,) * len(sizes))
-    starts, firsts, size = division(tuple(counts), after[0].shape[1])
+    kept = [self.empty((P, gates * H) if keep else (0, gates * H), FLOAT32) for gates in sizes]
+    starts, firsts, size = division(tuple(counts), len(after[0]))
     threads = min(self.threads_for(rows * H * P // 16), max(1, len(firsts)))
     scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
     turned = self.empty((rows // H * -(-H // PANEL), H * PANEL), FLOAT32)
-    first = ready(a, a.shape), ready(U, U.shape), turned, rows_of(H, PANEL), *after
+    first = a, vector(b, rows), ready(U, U.shape), turned, rows_of(H, PANEL), *after
     last = starts, firsts, size, scratch, reverse, y, *kept, keep
     if cell == "lstm":
         kernels.lstm(threads, *first, *last)
     elif cell == "gru":
-        c = np.zeros(H, FLOAT32) if bias is None else ready(bias, (H,))
-        kernels.gru(threads, *first, c, *last)
+        kernels.gru(threads, *first, vector(bias, H), *last)
     else:
         kernels.simple(threads, *first, kernels.NUMBERS[cell], *last)
-    return y, after, kept if keep else ()
+    return (transposed(self, y), tuple(np.array(state.T, order="C") for state in after),
+            tuple(m.T for m in kept) if keep else ())
 
 
 def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
@@ -82,20 +117,19 @@ def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequ
         return NumpyBackend.scan_backward(self, cell, dy, dstates, U, kept, counts,
                                           reverse=reverse, lengths=lengths)
     (rows, H), P = U.shape, kept[0].shape[1]
-    dy = np.empty((H, 0), FLOAT32) if dy is None else ready(dy, (H, P))
-    da, before = self.empty((rows, P), FLOAT32), tuple(np.array(d, order="C") for d in dstates)
-    starts, firsts, size = division(tuple(counts), before[0].shape[1])
+    dy = np.empty((0, H), FLOAT32) if dy is None else transposed(self, dy)
+    kept = [transposed(self, m) for m in kept]
+    da, before = self.empty((rows, P), FLOAT32), [np.array(d.T, order="C") for d in dstates]
+    ds = self.empty((rows, P), FLOAT32) if cell == "gru" else da
+    starts, firsts, size = division(tuple(counts), len(before[0]))
     threads = min(self.threads_for(rows * H * P // 16), max(1, len(firsts)))
     scratch = self.empty((len(firsts), SHORT[rows // H] * H * size), FLOAT32)
     first = dy, ready(U, U.shape), rows_of(H, H), *before
     steps = starts, firsts, size, scratch, reverse
-    kept = [ready(array, array.shape) for array in kept]
     if cell == "lstm":
         kernels.lstm_backward(threads, *first, *steps, *kept[1:], da)
     elif cell == "gru":
-        ds = self.empty(da.shape, FLOAT32)
         kernels.gru_backward(threads, *first, *steps, *kept, da, ds)
-        return da, ds, before
     else:
         kernels.simple_backward(threads, *first, kernels.NUMBERS[cell], *steps, kept[1], da)
-    return da, da, before
+    return da, ds, tuple(np.array(d.T, order="C") for d in before)

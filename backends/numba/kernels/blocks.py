@@ -1,9 +1,10 @@
 """What the kernels of recurrent layers are made of: parts of a step, and products with them.
 
 Samples do not depend on each other, so a task takes a block of them through all steps. Arrays of
-all steps are (rows, P): step t has the columns starts[t] .. starts[t + 1], the first ones of the
+all steps are (P, gates H): step t has the rows starts[t] .. starts[t + 1], the first ones of the
 samples. A task copies its part of a step to short arrays, computes there, where everything stays in
-the cache, and copies the results back.
+the cache, and copies the results back. Only da and ds are (gates H, P), as products and sums of
+rows need them.
 
 In a short array each gate is a matrix (width, H) for a block of `width` samples: vectors run along
 the units, so the work is proportional to the number of samples, and one sample is not slower than
@@ -24,7 +25,7 @@ from xpnet.backends.numba.kernels.tiles import transpose_block, transpose_part
 
 @inline
 def part_of_step(t, starts, first, samples):
-    """(column, width): where the block of `samples` from `first` on is in step t."""
+    """(row, width): where the block of `samples` from `first` on is in step t."""
     return starts[t] + first, min(samples, starts[t + 1] - starts[t] - first)
 
 
@@ -42,49 +43,40 @@ def transpose(rows, columns, source, source_row, target, target_row):
 
 
 @inline
-def fetch(source, H, column, width, short):  # noqa: N803
-    """The short array from source[:, column:column + width], source (gates H, P)."""
-    R, P = source.shape
-    if width == 1:
-        for row in range(R):
-            short[row] = source[row, column]
-    else:
-        for row in range(0, R, H):
-            transpose(H, width, source.ctypes.data + 4 * (row * P + column), 4 * P,
-                      short.ctypes.data + 4 * row * width, 4 * H)
+def fetch(source, H, row, width, short):  # noqa: N803
+    """The short array from source[row:row + width], source (P, gates H)."""
+    for sample in range(width):
+        for at in range(0, source.shape[1], H):
+            start = at * width + sample * H
+            part, of_gate = short[start:start + H], source[row + sample, at:at + H]
+            for j in range(H):
+                part[j] = of_gate[j]
 
 
 @inline
-def fetch_inputs(a, N, H, column, width, ahead, held, z):  # noqa: N803
-    """The short array z of a step from a (gates H, P). Returns `held`, for the next step.
-
-    If there is only one sample, the elements of a step are P floats apart, each in another cache
-    line. So LANES steps at a time are transposed to `ahead` (LANES, gates H), those from column
-    LANES * held on.
-    """
-    if N > 1:
-        fetch(a, H, column, width, z)
-        return held
-    R, P = a.shape
-    if column // LANES != held:
-        held = column // LANES
-        first = held * LANES
-        transpose(R, min(LANES, P - first), a.ctypes.data + 4 * first, 4 * P, ahead.ctypes.data,
-                  4 * R)
-    step = ahead[column % LANES * R:]
-    for row in range(R):
-        z[row] = step[row]
-    return held
+def fetch_inputs(a, b, H, row, width, z):  # noqa: N803
+    """The short array z from a[row:row + width] + b, a (P, gates H), b (gates H,)."""
+    for sample in range(width):
+        for at in range(0, b.size, H):
+            start = at * width + sample * H
+            part, of_gate, bias = z[start:start + H], a[row + sample, at:at + H], b[at:at + H]
+            for j in range(H):
+                part[j] = of_gate[j] + bias[j]
 
 
 @inline
-def room_ahead(a, N):
-    """`ahead` and `held` of fetch_inputs before the first step."""
-    return np.empty(LANES * a.shape[0] if N == 1 else 0, np.float32), -1
+def bring_back(short, H, target, row, width):  # noqa: N803
+    """target[row:row + width], target (P, gates H), from the short array."""
+    for sample in range(width):
+        for at in range(0, target.shape[1], H):
+            start = at * width + sample * H
+            part, of_gate = short[start:start + H], target[row + sample, at:at + H]
+            for j in range(H):
+                of_gate[j] = part[j]
 
 
 @inline
-def bring_back(short, H, target, column, width):  # noqa: N803
+def bring_back_columns(short, H, target, column, width):  # noqa: N803
     """target[:, column:column + width], target (gates H, P), from the short array."""
     R, P = target.shape
     if width == 1:

@@ -3,8 +3,8 @@ samples of blocks.py.
 
 Each loop over elements has few arrays, no two of them the same, because the compiler vectorises a
 loop only for arrays that do not overlap. The states, or the gradients with respect to them, are
-(H, N): those before the first step that is computed, and afterwards those after the last one.
-Without `keep`, the arrays for the backward pass are not written. dy is (H, P), or (H, 0) for 0.
+(N, H): those before the first step that is computed, and afterwards those after the last one.
+Without `keep`, the arrays for the backward pass are not written. dy is (P, H), or (0, H) for 0.
 `scratch` has a row for each block of samples. The other arguments are those of blocks.py.
 """
 
@@ -16,15 +16,17 @@ from numba import prange
 from xpnet.backends.numba.kernels.blocks import (
     add_product,
     bring_back,
+    bring_back_columns,
     fetch,
     fetch_inputs,
     part_of_step,
-    room_ahead,
+    transpose,
     transposed_product,
     turn,
 )
 from xpnet.backends.numba.kernels.curves import ONE, TWO, ZERO, logistic
 from xpnet.backends.numba.kernels.exponential import exponential, polynomial
+from xpnet.backends.numba.kernels.instructions import LANES
 from xpnet.backends.numba.kernels.jit import inline, kernel
 
 NEAR = np.float32(0.5)      # below, 1 - exp(-2x) would lose digits
@@ -56,9 +58,19 @@ def tangents(z):
 
 
 @kernel
-def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y, h_before, c_before,
-         gates, tanh_c, keep):
-    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+def transposed(m, out):
+    """out = m^T."""
+    R, C = m.shape
+    for band in prange(-(-R // LANES)):
+        row = band * LANES
+        transpose(min(LANES, R - row), C, m.ctypes.data + 4 * row * C, 4 * C,
+                  out.ctypes.data + 4 * row, 4 * R)
+
+
+@kernel
+def lstm(a, b, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y, h_before,
+         c_before, gates, tanh_c, keep):
+    (N, H), steps, most = h.shape, starts.size - 1, h.shape[1] * size
     turn(u, turned)
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
@@ -66,18 +78,17 @@ def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y,
         samples = min(size, N - first)
         fetch(h, H, first, samples, all_h)
         fetch(c, H, first, samples, all_c)
-        ahead, held = room_ahead(a, N)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
+            row, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, new_h, new_c, t = short[:4 * n], all_h[:n], all_c[:n], all_t[:n]
             i, f, g, o = z[:n], z[n:2 * n], z[2 * n:3 * n], z[3 * n:]
-            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
+            fetch_inputs(a, b, H, row, width, z)
             if keep:
-                bring_back(new_h, H, h_before, column, width)
-                bring_back(new_c, H, c_before, column, width)
+                bring_back(new_h, H, h_before, row, width)
+                bring_back(new_c, H, c_before, row, width)
             add_product(turned, offsets, new_h, width, z)
             sigmoids(z[:2 * n])
             tangents(g)
@@ -89,10 +100,10 @@ def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y,
             tangents(t)
             for j in range(n):
                 new_h[j] = o[j] * t[j]
-            bring_back(new_h, H, y, column, width)
+            bring_back(new_h, H, y, row, width)
             if keep:
-                bring_back(z, H, gates, column, width)
-                bring_back(t, H, tanh_c, column, width)
+                bring_back(z, H, gates, row, width)
+                bring_back(t, H, tanh_c, row, width)
         bring_back(all_h, H, h, first, samples)
         bring_back(all_c, H, c, first, samples)
 
@@ -100,7 +111,7 @@ def lstm(a, u, turned, offsets, h, c, starts, firsts, size, scratch, reverse, y,
 @kernel
 def lstm_backward(dy, u, offsets, dh, dc, starts, firsts, size, scratch, reverse, c_before, gates,
                   tanh_c, da):
-    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    (N, H), steps, most = dh.shape, starts.size - 1, dh.shape[1] * size
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
         all_h, all_c, rest = short[4 * most:5 * most], short[5 * most:6 * most], short[6 * most:]
@@ -108,19 +119,19 @@ def lstm_backward(dy, u, offsets, dh, dc, starts, firsts, size, scratch, reverse
         fetch(dh, H, first, samples, all_h)
         fetch(dc, H, first, samples, all_c)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
+            row, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, d_h, d_c, t, before = short[:4 * n], all_h[:n], all_c[:n], rest[:n], rest[n:2 * n]
             di, df, dg, do = z[:n], z[n:2 * n], z[2 * n:3 * n], z[3 * n:]
             if dy.size:
-                fetch(dy, H, column, width, t)
+                fetch(dy, H, row, width, t)
                 for j in range(n):
                     d_h[j] = t[j] + d_h[j]
-            fetch(gates, H, column, width, z)
-            fetch(tanh_c, H, column, width, t)
-            fetch(c_before, H, column, width, before)
+            fetch(gates, H, row, width, z)
+            fetch(tanh_c, H, row, width, t)
+            fetch(c_before, H, row, width, before)
             for j in range(n):
                 d_c[j] = d_c[j] + d_h[j] * do[j] * (ONE - t[j] * t[j])
             for j in range(n):
@@ -133,37 +144,36 @@ def lstm_backward(dy, u, offsets, dh, dc, starts, firsts, size, scratch, reverse
                 f = df[j]
                 df[j] = d_c[j] * before[j] * f * (ONE - f)
                 d_c[j] = d_c[j] * f
-            bring_back(z, H, da, column, width)
+            bring_back_columns(z, H, da, row, width)
             transposed_product(u, offsets, z, width, d_h)
         bring_back(all_h, H, dh, first, samples)
         bring_back(all_c, H, dc, first, samples)
 
 
 @kernel
-def gru(a, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, y, h_before, gates,
-        kept_m, keep):
-    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+def gru(a, b, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, y, h_before,
+        gates, kept_m, keep):
+    (N, H), steps, most = h.shape, starts.size - 1, h.shape[1] * size
     turn(u, turned)
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
         all_s, all_h, samples = short[3 * most:6 * most], short[6 * most:], min(size, N - first)
         fetch(h, H, first, samples, all_h)
-        ahead, held = room_ahead(a, N)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
+            row, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, s, new_h = short[:3 * n], all_s[:3 * n], all_h[:n]
             r, update, new, m = z[:n], z[n:2 * n], z[2 * n:], s[2 * n:]
             r_z, s_r_z = z[:2 * n], s[:2 * n]
-            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
+            fetch_inputs(a, b, H, row, width, z)
             if keep:
-                bring_back(new_h, H, h_before, column, width)
+                bring_back(new_h, H, h_before, row, width)
             for j in range(2 * n):
                 s_r_z[j] = ZERO
-            for row in range(width):            # s_n + bias
-                part = m[row * H:(row + 1) * H]
+            for sample in range(width):         # s_n + bias
+                part = m[sample * H:(sample + 1) * H]
                 for j in range(H):
                     part[j] = bias[j]
             add_product(turned, offsets, new_h, width, s)
@@ -175,35 +185,35 @@ def gru(a, u, turned, offsets, h, bias, starts, firsts, size, scratch, reverse, 
             tangents(new)
             for j in range(n):
                 new_h[j] = new[j] + update[j] * (new_h[j] - new[j])
-            bring_back(new_h, H, y, column, width)
+            bring_back(new_h, H, y, row, width)
             if keep:
-                bring_back(z, H, gates, column, width)
-                bring_back(m, H, kept_m, column, width)
+                bring_back(z, H, gates, row, width)
+                bring_back(m, H, kept_m, row, width)
         bring_back(all_h, H, h, first, samples)
 
 
 @kernel
 def gru_backward(dy, u, offsets, dh, starts, firsts, size, scratch, reverse, h_before, gates,
                  kept_m, da, ds):
-    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    (N, H), steps, most = dh.shape, starts.size - 1, dh.shape[1] * size
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
         all_h, rest, samples = short[3 * most:4 * most], short[4 * most:], min(size, N - first)
         fetch(dh, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
+            row, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, d_h, m, before = short[:3 * n], all_h[:n], rest[:n], rest[n:2 * n]
             through_z, dr, dz, dn = rest[2 * n:3 * n], z[:n], z[n:2 * n], z[2 * n:]
             if dy.size:
-                fetch(dy, H, column, width, m)
+                fetch(dy, H, row, width, m)
                 for j in range(n):
                     d_h[j] = m[j] + d_h[j]
-            fetch(gates, H, column, width, z)
-            fetch(h_before, H, column, width, before)
-            fetch(kept_m, H, column, width, m)
+            fetch(gates, H, row, width, z)
+            fetch(h_before, H, row, width, before)
+            fetch(kept_m, H, row, width, m)
             for j in range(n):
                 update, new = dz[j], dn[j]
                 dn[j] = d_h[j] * (ONE - update) * (ONE - new * new)
@@ -213,10 +223,10 @@ def gru_backward(dy, u, offsets, dh, starts, firsts, size, scratch, reverse, h_b
                 r = dr[j]
                 dr[j] = dn[j] * m[j] * r * (ONE - r)
                 m[j] = dn[j] * r
-            bring_back(z, H, da, column, width)
+            bring_back_columns(z, H, da, row, width)
             for j in range(n):
                 dn[j] = m[j]
-            bring_back(z, H, ds, column, width)
+            bring_back_columns(z, H, ds, row, width)
             transposed_product(u, offsets, z, width, d_h)
             for j in range(n):
                 d_h[j] = through_z[j] + d_h[j]
@@ -224,24 +234,23 @@ def gru_backward(dy, u, offsets, dh, starts, firsts, size, scratch, reverse, h_b
 
 
 @kernel
-def simple(a, u, turned, offsets, h, which, starts, firsts, size, scratch, reverse, y, h_before,
+def simple(a, b, u, turned, offsets, h, which, starts, firsts, size, scratch, reverse, y, h_before,
            kept_y, keep):
-    (H, N), steps, most = h.shape, starts.size - 1, h.shape[0] * size
+    (N, H), steps, most = h.shape, starts.size - 1, h.shape[1] * size
     turn(u, turned)
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
         all_h, samples = short[most:], min(size, N - first)
         fetch(h, H, first, samples, all_h)
-        ahead, held = room_ahead(a, N)
         for k in range(steps):
-            column, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
+            row, width = part_of_step(steps - 1 - k if reverse else k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, new_h = short[:n], all_h[:n]
-            held = fetch_inputs(a, N, H, column, width, ahead, held, z)
+            fetch_inputs(a, b, H, row, width, z)
             if keep:
-                bring_back(new_h, H, h_before, column, width)
+                bring_back(new_h, H, h_before, row, width)
             add_product(turned, offsets, new_h, width, z)
             if which == TANH:
                 tangents(z)
@@ -252,30 +261,30 @@ def simple(a, u, turned, offsets, h, which, starts, firsts, size, scratch, rever
                     z[j] = ZERO if z[j] <= ZERO else z[j]       # a NaN is not <= 0
             for j in range(n):
                 new_h[j] = z[j]
-            bring_back(z, H, y, column, width)
+            bring_back(z, H, y, row, width)
             if keep:
-                bring_back(z, H, kept_y, column, width)
+                bring_back(z, H, kept_y, row, width)
         bring_back(all_h, H, h, first, samples)
 
 
 @kernel
 def simple_backward(dy, u, offsets, dh, which, starts, firsts, size, scratch, reverse, kept_y, da):
-    (H, N), steps, most = dh.shape, starts.size - 1, dh.shape[0] * size
+    (N, H), steps, most = dh.shape, starts.size - 1, dh.shape[1] * size
     for block in prange(firsts.size):
         short, first = scratch[block], firsts[block]
         all_h, samples = short[most:], min(size, N - first)
         fetch(dh, H, first, samples, all_h)
         for k in range(steps):
-            column, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
+            row, width = part_of_step(k if reverse else steps - 1 - k, starts, first, samples)
             if width <= 0:
                 continue
             n = H * width
             z, d_h = short[:n], all_h[:n]
             if dy.size:
-                fetch(dy, H, column, width, z)
+                fetch(dy, H, row, width, z)
                 for j in range(n):
                     d_h[j] = z[j] + d_h[j]
-            fetch(kept_y, H, column, width, z)
+            fetch(kept_y, H, row, width, z)
             if which == TANH:
                 for j in range(n):
                     z[j] = d_h[j] * ((ONE + z[j]) * (ONE - z[j]))
@@ -285,6 +294,6 @@ def simple_backward(dy, u, offsets, dh, which, starts, firsts, size, scratch, re
             else:
                 for j in range(n):
                     z[j] = d_h[j] * (ONE if z[j] > ZERO else ZERO)
-            bring_back(z, H, da, column, width)
+            bring_back_columns(z, H, da, row, width)
             transposed_product(u, offsets, z, width, d_h)
         bring_back(all_h, H, dh, first, samples)

@@ -162,7 +162,7 @@ def test_a_network_learns_the_same_as_on_numpy():
 
 # --- calls that go to NumPy -----------------------------------------------------------------------
 
-PLAIN = {"update_running", "tally", "advance", "collector", "joined", "scan_product",
+PLAIN = {"update_running", "tally", "advance", "collector", "joined",
          "scan_product_backward"}                           # no kernels of their own
 
 # Float32 calls that NumpyBackend computes, wholly or in part; it computes all float64 calls.
@@ -195,11 +195,12 @@ FALLS_BACK = {
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
     "scan float32 softplus",
+    "scan_product float32 softplus",
     "scan_backward float32 softplus",
     "softmax_dx float32",
     "products float32",
     "sums_by_token float32",
-} | {f"{method} float32 {cell}, masks" for method in ("scan", "scan_backward")
+} | {f"{method} float32 {cell}, masks" for method in ("scan", "scan_product", "scan_backward")
      for cell in ("lstm", "gru", "tanh", "relu", "sigmoid", "softplus")
 } | {call for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()
      for call in (f"activate float32 {name}", f"activation_backward float32 {name}",

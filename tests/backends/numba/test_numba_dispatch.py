@@ -15,6 +15,7 @@ pytest.importorskip("numba", reason="numba is not installed")
 
 from loop_cases import ADAM, KERNELS, LARGE, OVERRIDES  # noqa: E402
 
+from xpnet.backends.numba import product  # noqa: E402
 from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
 from xpnet.backends.numba.kernels import curves  # noqa: E402
 from xpnet.backends.numba.kernels.arrays import ready  # noqa: E402
@@ -91,6 +92,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "put_columns": ("put", {"m": normal(3, 2), "index": np.array([4, 0]), "columns": 5}),
     "scan": ("lstm", {"cell": "lstm", "a": normal(8, 3), "U": normal(8, 2), "counts": [2, 1],
                       "states 0": normal(2, 2), "states 1": normal(2, 2)}),
+    "scan_product": ("gru", {"cell": "gru", "x": normal(3, 3), "W": normal(6, 3), "b": normal(6),
+                             "U": normal(6, 2), "counts": [2, 1], "states 0": normal(2, 2)}),
     "scan_backward": ("simple_backward", {
         "cell": "tanh", "dy": normal(2, 3), "dstates 0": normal(2, 2), "U": normal(2, 2),
         "kept 0": normal(2, 3), "kept 1": normal(2, 3), "counts": [2, 1]}),
@@ -122,7 +125,8 @@ def kernels_of(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch, method: s
 @pytest.mark.parametrize("method", sorted(OVERRIDES))
 def test_float32_is_compiled(method: str, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     kernel, arguments = CALLS[method]
-    assert kernels_of(backend, monkeypatch, method, arguments) == [kernel]
+    started = kernels_of(backend, monkeypatch, method, arguments)
+    assert [name for name in started if name not in ("multiply", "transposed")] == [kernel]
 
 
 def test_the_parts_of_a_scanned_product_are_compiled(backend: NumbaBackend,
@@ -131,10 +135,27 @@ def test_the_parts_of_a_scanned_product_are_compiled(backend: NumbaBackend,
     for case in scans("lstm", 8, 3, 2, "full", np.float32):
         kernels = kernels_of(backend, monkeypatch, case.method, case.arrays | case.options)
         if case.method == "scan_product":
-            assert kernels[0] in products and kernels[1:] == ["lstm"]
+            assert kernels[0] in products and kernels[1:] == ["lstm", "transposed"]
         if case.method == "scan_product_backward":
-            assert kernels[0] == "lstm_backward" and set(kernels[1:]) <= set(products)
-            assert len(kernels) == 3
+            before = kernels.index("lstm_backward")
+            assert set(kernels[:before]) == {"transposed"}
+            assert len(kernels[before + 1:]) == 2 and set(kernels[before + 1:]) <= set(products)
+
+
+def test_transposed_views_are_multiplied_as_they_are(backend: NumbaBackend,
+                                                     monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def watching(m: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        seen.append(m.flags.c_contiguous)
+        return ready(m, shape)
+
+    monkeypatch.setattr(product, "ready", watching)
+    a, b = normal(20, 30), normal(40, 20)
+    np.testing.assert_allclose(backend.gemm(a.T, b.T), a.T @ b.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(backend.gemm(b.T, a.T, trans_a=True, trans_b=True), b @ a,
+                               rtol=1e-5, atol=1e-6)
+    assert seen == [True] * 4
 
 
 @pytest.mark.parametrize("case",
