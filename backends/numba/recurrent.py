@@ -36,8 +36,8 @@ def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
 
 @lru_cache(maxsize=64)
 def division(counts: tuple[int, ...], samples: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The first column of each step and their number; the first sample of each block, in the order
-    of the tasks; and the number of samples in a block.
+    """Where each step begins, and where the last one ends; the first sample of each block, in the
+    order of the tasks; and the number of samples in a block.
 
     Neighbouring tasks run on one thread. If later samples are in fewer steps, the longest block is
     followed by the shortest one, and so on, so that all threads have about the same work.
