@@ -1,4 +1,4 @@
-"""The error about an argument that a function does not have names the one that is meant; too many
+"""The error about an argument or a method that does not exist names the one that is meant; too many
 and missing arguments are errors in the same form."""
 
 from __future__ import annotations
@@ -38,6 +38,31 @@ OTHERS: dict[str, tuple[str, ...]] = {
 }
 FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normalized_shape",
            "embed_dim"}
+
+# Methods that networks of other libraries have, and what does the same here.
+METHODS = {
+    "compile": "net.fit(..., loss=..., optimizer=...)", "train": "net.fit",
+    "fit_generator": "net.fit", "train_on_batch": "TrainStep", "partial_fit": "TrainStep",
+    "zero_grad": "net.fit or TrainStep: each step has new gradients",
+    "eval": "net.predict or net.evaluate: dropout is for training only",
+    "score": "net.evaluate", "predict_classes": "net.predict(...).argmax(axis=1)",
+    "state_dict": "net.arrays, all arrays by name", "get_weights": "net.arrays",
+    "set_weights": "net.arrays", "named_parameters": "net.arrays",
+    "load_state_dict": "net.load_torch", "load_weights": "net.load", "save_weights": "net.save",
+    "cpu": 'net.to("numpy") or net.to("numba")', "cuda": 'net.to("cupy")',
+    "count_params": "net.parameters.size", "plot": "net.draw",
+}
+
+
+def no_attribute(network: Any, name: str) -> str:
+    """The error about an attribute that a network does not have."""
+    text = f"{type(network).__name__} has no {name}"
+    if name.startswith("_"):
+        return text
+    if name in METHODS:
+        return f"{text}; here it is {METHODS[name]}"
+    meant = nearest(name, [one for one in dir(network) if not one.startswith("_")])
+    return text + (f"; perhaps {meant} is meant" if meant else "")
 
 
 def hinted(function: Function) -> Function:

@@ -17,7 +17,7 @@ from xpnet.backends import Backend, get_backend
 from xpnet.buffers import Array, copy_in
 from xpnet.checks import expect_choice, expect_name
 from xpnet.graph import Input, chain
-from xpnet.hints import hinted
+from xpnet.hints import hinted, no_attribute
 from xpnet.history import History
 from xpnet.inputs import batch_last_inputs
 from xpnet.inspect.draw import Drawing, draw
@@ -98,6 +98,11 @@ class Network(StoredGraph):
                                  f"{name}. Received: {type(self).__name__}.{name} before it.")
         else:
             super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:       # so that mypy finds wrong names
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute(self, name), name=name, obj=self)
 
     @property
     def input(self) -> Any:

@@ -15,6 +15,7 @@ import xpnet as xn
 from xpnet import cli
 from xpnet.backends.arguments import LONGEST, nearest, shown
 from xpnet.data import mnist
+from xpnet.hints import METHODS
 from xpnet.layer import Layer
 from xpnet.optim import OPTIMIZERS, get_optimizer
 
@@ -195,6 +196,25 @@ def test_a_class_in_place_of_a_layer():
 ])
 def test_names_of_other_libraries(name, here):
     refused(lambda: getattr(xn, name), AttributeError, f"xpnet has no {name}; {here}")
+
+
+@pytest.mark.parametrize("name, here", [
+    ("compile", "; here it is net.fit(..., loss=..., optimizer=...)"),
+    ("state_dict", "; here it is net.arrays, all arrays by name"),
+    ("predikt", "; perhaps predict is meant"), ("zebra", ""), ("_arrays", ""),
+])
+def test_methods_of_other_libraries(name, here):
+    with pytest.raises(AttributeError, match=f"^{re.escape(f'Sequential has no {name}{here}')}$"):
+        getattr(small(), name)
+    assert not hasattr(small(), name)
+
+
+def test_the_methods_that_hints_name_exist():
+    net = small()
+    for name, here in METHODS.items():
+        assert not hasattr(net, name)
+        for method in re.findall(r"net\.(\w+)", here):
+            assert hasattr(net, method)
 
 
 def test_names_that_python_looks_up_itself():
