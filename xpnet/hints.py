@@ -42,10 +42,10 @@ FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normaliz
 # Methods that networks of other libraries have, and what does the same here.
 METHODS = {
     "compile": "net.fit(..., loss=..., optimizer=...)", "train": "net.fit",
-    "fit_generator": "net.fit", "train_on_batch": "TrainStep", "partial_fit": "TrainStep",
-    "zero_grad": "net.fit or TrainStep: each step has new gradients",
-    "eval": "net.predict or net.evaluate: dropout is for training only",
-    "score": "net.evaluate", "predict_classes": "net.predict(...).argmax(axis=1)",
+    "fit_generator": "net.fit", "train_on_batch": "xn.TrainStep", "partial_fit": "xn.TrainStep",
+    "zero_grad": "net.fit or xn.TrainStep, which set the gradients anew in each step",
+    "eval": "net.predict or net.evaluate, which choose the mode", "score": "net.evaluate",
+    "predict_classes": "net.predict(...).argmax(axis=1)",
     "state_dict": "net.arrays, all arrays by name", "get_weights": "net.arrays",
     "set_weights": "net.arrays", "named_parameters": "net.arrays",
     "load_state_dict": "net.load_torch", "load_weights": "net.load", "save_weights": "net.save",

@@ -102,6 +102,8 @@ class Network(StoredGraph):
     if not TYPE_CHECKING:       # so that mypy finds wrong names
 
         def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):       # a property: its own error
+                return object.__getattribute__(self, name)
             raise AttributeError(no_attribute(self, name), name=name, obj=self)
 
     @property

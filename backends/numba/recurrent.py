@@ -60,6 +60,11 @@ def transposed(self: NumbaBackend, m: Array) -> Array:
     return out
 
 
+def copied(states: Sequence[Array]) -> tuple[Array, ...]:
+    """The transpose of each state, a new array in C order."""
+    return tuple(np.array(state.T, order="C") for state in states)
+
+
 def vector(b: Array | None, size: int) -> Array:
     """b (size,), or zeros."""
     return np.zeros(size, FLOAT32) if b is None else ready(b, (size,))
@@ -90,7 +95,7 @@ def _scan(self: NumbaBackend, cell: str, a: Array, b: Array | None, U: Array,
           keep: bool) -> Scanned:
     """scan of a + b, for a (P, gates H)."""
     (rows, H), P = U.shape, len(a)
-    y, after = self.empty((P, H), FLOAT32), [np.array(state.T, order="C") for state in states]
+    y, after = self.empty((P, H), FLOAT32), copied(states)                  # (N, H) each
     sizes = *(1 for _ in states), *cell_of(cell).kept
     kept = [self.empty((P, gates * H) if keep else (0, gates * H), FLOAT32) for gates in sizes]
     starts, firsts, size = division(tuple(counts), len(after[0]))
@@ -105,8 +110,7 @@ def _scan(self: NumbaBackend, cell: str, a: Array, b: Array | None, U: Array,
         kernels.gru(threads, *first, vector(bias, H), *last)
     else:
         kernels.simple(threads, *first, kernels.NUMBERS[cell], *last)
-    return (transposed(self, y), tuple(np.array(state.T, order="C") for state in after),
-            tuple(m.T for m in kept) if keep else ())
+    return transposed(self, y), copied(after), tuple(m.T for m in kept) if keep else ()
 
 
 def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
@@ -119,7 +123,7 @@ def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequ
     (rows, H), P = U.shape, kept[0].shape[1]
     dy = np.empty((0, H), FLOAT32) if dy is None else transposed(self, dy)
     kept = [transposed(self, m) for m in kept]
-    da, before = self.empty((rows, P), FLOAT32), [np.array(d.T, order="C") for d in dstates]
+    da, before = self.empty((rows, P), FLOAT32), copied(dstates)            # (N, H) each
     ds = self.empty((rows, P), FLOAT32) if cell == "gru" else da
     starts, firsts, size = division(tuple(counts), len(before[0]))
     threads = min(self.threads_for(rows * H * P // 16), max(1, len(firsts)))
@@ -132,4 +136,4 @@ def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequ
         kernels.gru_backward(threads, *first, *steps, *kept, da, ds)
     else:
         kernels.simple_backward(threads, *first, kernels.NUMBERS[cell], *steps, kept[1], da)
-    return da, ds, tuple(np.array(d.T, order="C") for d in before)
+    return da, ds, copied(before)

@@ -213,8 +213,19 @@ def test_the_methods_that_hints_name_exist():
     net = small()
     for name, here in METHODS.items():
         assert not hasattr(net, name)
-        for method in re.findall(r"net\.(\w+)", here):
-            assert hasattr(net, method)
+        for where, attribute in re.findall(r"(net|xn)\.(\w+)", here):
+            assert hasattr({"net": net, "xn": xn}[where], attribute)
+
+
+def test_a_property_that_raises_an_attribute_error_keeps_its_message():
+    class Own(xn.Sequential):
+        @property
+        def wrong(self):
+            return np.zeros(1).no_such_attribute
+
+    net = Own([xn.Flatten()], input_shape=(1, 2, 2), backend="numpy")
+    with pytest.raises(AttributeError, match="ndarray.* has no attribute 'no_such_attribute'"):
+        print(net.wrong)
 
 
 def test_names_that_python_looks_up_itself():

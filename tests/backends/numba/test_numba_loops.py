@@ -10,7 +10,7 @@ import pytest
 from cpu_cases import agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
-from parity import Case, agree, different_signatures, normal, run, special, ties
+from parity import Case, agree, call, different_signatures, normal, run, special, ties
 from parity_cases import scans
 from processes import run_script
 from tiers import examples
@@ -81,20 +81,22 @@ for case in LARGE:
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
-def test_a_sample_has_the_same_bits_alone_and_in_a_batch(cell: str, reverse: bool,
-                                                         backend: NumbaBackend):
+@pytest.mark.parametrize(("method", "of_steps"), [("scan", "a"), ("scan_product", "x")])
+def test_a_sample_has_the_same_bits_alone_and_in_a_batch(method: str, of_steps: str, cell: str,
+                                                         reverse: bool, backend: NumbaBackend):
     """Blocks of 16, 4 and 1 samples; H is neither a multiple of a vector nor of a panel."""
-    T = 5
-    case = next(scans(cell, 52, 20, T, "full", np.float32))
-    a, U, bias = (case.arrays.get(name) for name in ("a", "U", "bias"))
-    states = [array for name, array in case.arrays.items() if name.startswith("states")]
+    T = 35
+    case, = (case for case in scans(cell, 52, 20, T, "full", np.float32) if case.method == method)
+    whole = case.arrays[of_steps]
 
     def after(samples: slice) -> np.ndarray:
         """h of all steps, (H, T, N)."""
-        part = np.ascontiguousarray(a.reshape(-1, T, 20)[..., samples]).reshape(len(a), -1)
+        part = np.ascontiguousarray(whole.reshape(-1, T, 20)[..., samples]).reshape(len(whole), -1)
         count = part.shape[1] // T
-        y = backend.scan(cell, part, U, [s[:, samples].copy() for s in states], [count] * T,
-                         bias=bias, reverse=reverse)[0]
+        arrays = {name: array[:, samples].copy() if name.startswith("states") else array
+                  for name, array in case.arrays.items()}
+        y = call(backend, method, arrays | {of_steps: part} | case.options
+                 | {"counts": [count] * T, "reverse": reverse})[0]
         return y.reshape(-1, T, count)
 
     together = after(slice(0, 20))
